@@ -1,0 +1,191 @@
+"""Tokenised responses and the preference pairs between them, and the order in which training sees them.
+
+A response that stands in several pairs is stored once, and computed once per batch. Columns are either per response
+(rewards, reference log-probs) or per pair (labels).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from moalign.arrays import IntArray
+from moalign.errors import DataError
+
+
+@final
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Responses:
+    """Tokenised responses to prompts.
+
+    Attributes:
+        prompts: token ids per prompt.
+        prompt_of: index into `prompts` per response.
+        completions: token ids per response, end-of-sequence token included where the response ended.
+    """
+
+    prompts: tuple[tuple[int, ...], ...]
+    prompt_of: IntArray
+    completions: tuple[tuple[int, ...], ...]
+
+    def __post_init__(self) -> None:
+        empty = [i for i, c in enumerate(self.completions) if not c]
+        if empty:
+            raise DataError(f"Response {empty[0]} has no tokens ({len(empty)} such); remove empty responses.")
+        if len(self.prompt_of) != len(self.completions):
+            raise DataError(f"{len(self.completions)} responses but {len(self.prompt_of)} prompt indices.")
+
+    def __len__(self) -> int:
+        return len(self.completions)
+
+    def key(self) -> str:
+        """Returns a hash of all token ids."""
+        digest = hashlib.sha256()
+        for ids in self.prompts:
+            digest.update(np.asarray(ids, np.int64).tobytes() + b"p")
+        digest.update(np.ascontiguousarray(self.prompt_of).tobytes())
+        for ids in self.completions:
+            digest.update(np.asarray(ids, np.int64).tobytes() + b"c")
+        return digest.hexdigest()
+
+
+@final
+@dataclass(frozen=True, eq=False, kw_only=True)
+class PreferenceData:
+    """Preference pairs between tokenised responses.
+
+    Attributes:
+        responses: the responses compared.
+        pairs: [pairs, 2] indices of (first, second) response; a label says how likely the first is preferred.
+        response_columns: name -> array [responses, ...] (rewards, reference log-probs).
+        pair_columns: name -> array [pairs, ...] (labels).
+    """
+
+    responses: Responses
+    pairs: IntArray
+    response_columns: Mapping[str, np.ndarray] = field(default_factory=dict)
+    pair_columns: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, column in self.response_columns.items():
+            if len(column) != len(self.responses):
+                raise DataError(f"Column {name!r} has {len(column)} rows for {len(self.responses)} responses.")
+        for name, column in self.pair_columns.items():
+            if len(column) != len(self.pairs):
+                raise DataError(f"Column {name!r} has {len(column)} rows for {len(self.pairs)} pairs.")
+        of = self.responses.prompt_of[self.pairs]
+        if len(self.pairs) and (of[:, 0] != of[:, 1]).any():
+            row = int(np.flatnonzero(of[:, 0] != of[:, 1])[0])
+            raise DataError(f"Pair {row} compares responses to two different prompts.")
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def keep(self, rows: np.ndarray) -> PreferenceData:
+        """Returns the data with only the given pairs (mask or indices)."""
+        columns = {name: column[rows] for name, column in self.pair_columns.items()}
+        return replace(self, pairs=self.pairs[rows], pair_columns=columns)
+
+    def with_response_columns(self, **columns: np.ndarray) -> PreferenceData:
+        """Returns the data with further columns per response."""
+        return replace(self, response_columns={**self.response_columns, **columns})
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class PaddedRows:
+    """Token rows of some responses, padded on the right, and where their completion tokens are predicted.
+
+    Attributes:
+        ids: [rows, tokens].
+        row, position: index of the state that predicts each completion token [completion tokens].
+        target: the completion tokens; owner: the row each belongs to, equal to `row`.
+    """
+
+    ids: Tensor
+    row: Tensor
+    position: Tensor
+    target: Tensor
+
+    @staticmethod
+    def build(responses: Responses, chosen: Sequence[int], pad_id: int, device: torch.device) -> PaddedRows:
+        """Returns rows prompt + completion of the chosen responses."""
+        rows: list[list[int]] = []
+        owner: list[int] = []
+        position: list[int] = []
+        target: list[int] = []
+        for row, index in enumerate(chosen):
+            prompt = responses.prompts[int(responses.prompt_of[index])]
+            completion = responses.completions[index]
+            rows.append([*prompt, *completion])
+            owner.extend([row] * len(completion))
+            position.extend(range(len(prompt) - 1, len(prompt) - 1 + len(completion)))
+            target.extend(completion)
+        longest = max(map(len, rows))
+        ids = torch.tensor([r + [pad_id] * (longest - len(r)) for r in rows], device=device)
+        to = [torch.tensor(values, device=device) for values in (owner, position, target)]
+        return PaddedRows(ids, *to)
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """One step's data: the distinct responses of its pairs, and each pair's place among them.
+
+    Attributes:
+        rows: padded token rows [responses in the batch].
+        first, second: row of each pair's first and second response [batch].
+        columns: pair columns [batch, ...], and response columns as `<name>_first`, `<name>_second` [batch, ...].
+    """
+
+    rows: PaddedRows
+    first: Tensor
+    second: Tensor
+    columns: Mapping[str, Tensor]
+
+
+def build_batch(data: PreferenceData, pairs: IntArray, pad_id: int, device: torch.device, dtype: torch.dtype) -> Batch:
+    """Returns the batch of the given pair indices."""
+    used, places = np.unique(data.pairs[pairs], return_inverse=True)
+    places = places.reshape(-1, 2)
+    columns = {name: column[pairs] for name, column in data.pair_columns.items()}
+    for name, column in data.response_columns.items():
+        columns[f"{name}_first"] = column[data.pairs[pairs, 0]]
+        columns[f"{name}_second"] = column[data.pairs[pairs, 1]]
+    return Batch(
+        PaddedRows.build(data.responses, used.tolist(), pad_id, device),
+        torch.tensor(places[:, 0], device=device),
+        torch.tensor(places[:, 1], device=device),
+        {name: torch.as_tensor(column, device=device).to(dtype) for name, column in columns.items()},
+    )
+
+
+def batch_order(data: PreferenceData, batch_size: int, by_prompt: bool, seed: int, skip: int = 0) -> Iterator[IntArray]:
+    """Yields arrays of pair indices without end, every epoch in a new order that depends only on `seed` and the epoch.
+
+    Args:
+        data: the pairs.
+        batch_size: pairs per batch, or prompts per batch (with all their pairs) when `by_prompt`.
+        by_prompt: draw prompts instead of pairs.
+        seed: of the order.
+        skip: batches to pass over (a resumed run starts where it stopped).
+    """
+    if by_prompt:
+        prompt = data.responses.prompt_of[data.pairs[:, 0]]
+        units = [np.flatnonzero(prompt == p) for p in np.unique(prompt)]
+    else:
+        units = [np.array([i]) for i in range(len(data))]
+    size = min(batch_size, len(units))
+    per_epoch = len(units) // size
+    epoch, start = divmod(skip, per_epoch)
+    while True:
+        order = np.random.default_rng([seed, epoch]).permutation(len(units))
+        for step in range(start, per_epoch):
+            yield np.concatenate([units[u] for u in order[step * size : (step + 1) * size]])
+        epoch, start = epoch + 1, 0

@@ -1,0 +1,373 @@
+"""The engine: the only code that touches a model or a device.
+
+`train` gives n adapters trained together, `generate` samples from them, `log_probs` scores given responses. What was
+computed is remembered in the workspace: a finished training is loaded instead of repeated, an unfinished one goes on
+from its last checkpoint, reference log-probs of a data set are computed once for all policies and methods.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, final
+
+import numpy as np
+import torch
+
+from moalign.arrays import FloatArray
+from moalign.policy.adapters import AdapterStack
+from moalign.policy.batches import PaddedRows, PreferenceData, Responses
+from moalign.policy.export import load_arrays, load_state, save_arrays, save_state
+from moalign.policy.generate import Sampling, generate
+from moalign.policy.logprobs import sequence_kl, sequence_log_probs
+from moalign.policy.model import LanguageModel, Policy
+from moalign.policy.train import Loss, StepRecord, Training, TrainState, train
+
+TOKENS_PER_PASS = 1 << 16  # tokens of one forward pass without gradients, which bounds its memory
+
+
+class Workspace(Protocol):
+    """Where the engine keeps its work; a study's store is one."""
+
+    def training_folder(self, key: str) -> Path: ...
+    def cache_folder(self, key: str) -> Path: ...
+    def publish(self, folder: Path) -> AbstractContextManager[Path]: ...
+    def load(self, folder: Path) -> Path | None: ...
+    def checkpoint(self, key: str) -> Path | None: ...
+    def save_checkpoint(self, key: str, step: int, write: Callable[[Path], None]) -> None: ...
+    def clear_checkpoint(self, key: str) -> None: ...
+
+
+@final
+@dataclass(frozen=True)
+class Generation:
+    """One sampled response: its prompt's number, the sample's number, tokens, text, whether it ended by itself."""
+
+    prompt: int
+    sample: int
+    ids: tuple[int, ...]
+    text: str
+    finished: bool
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class TrainingLog:
+    """Losses and gradient norms [steps, policies] and learning rates [steps] of a finished training."""
+
+    loss: FloatArray
+    gradient_norm: FloatArray
+    learning_rate: FloatArray
+
+
+@final
+class Engine:
+    """Runs a base policy and stacks of adapters on it.
+
+    Args:
+        policy: the base policy's description.
+        workspace: where trainings and caches are kept; None keeps them in memory for this engine only.
+        seed: of adapter starts, data order and sampling.
+        device: torch device name; an accelerator if there is one when None.
+        on_step: called as on_step(training name, record, steps in all) after every optimiser step.
+        should_stop: asked after every step; when it says yes, the state is saved and KeyboardInterrupt raised.
+        checkpoint_seconds: time between checkpoints.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        *,
+        workspace: Workspace | None = None,
+        seed: int = 0,
+        device: str | None = None,
+        on_step: Callable[[str, StepRecord, int], None] | None = None,
+        should_stop: Callable[[], bool] = lambda: False,
+        checkpoint_seconds: float = 20.0,
+    ) -> None:
+        self.policy = policy
+        self.language_model: LanguageModel = policy.load(device)
+        self.workspace = workspace
+        self.seed = seed
+        self.on_step = on_step
+        self.should_stop = should_stop
+        self.checkpoint_seconds = checkpoint_seconds
+        self._memory: dict[str, dict[str, np.ndarray]] = {}
+        self.truncated = {"prompts": 0, "responses": 0}
+        self._prompt_ids: dict[Any, tuple[int, ...]] = {}
+
+    # ---------------------------------------------------------------------------------------------- texts and tokens
+
+    def encode_prompt(self, prompt: Any) -> tuple[int, ...]:
+        """Returns a prompt's token ids (remembered)."""
+        if prompt not in self._prompt_ids:
+            self._prompt_ids[prompt] = tuple(self.language_model.encode_prompt(prompt))
+        return self._prompt_ids[prompt]
+
+    def encode(self, prompts: Sequence[Any], responses: Sequence[str]) -> Responses:
+        """Returns prompt i with response i as tokens; equal prompts are stored once.
+
+        Where the policy truncates, all responses to a prompt see the same cut prompt. `truncated` counts the cuts.
+
+        Raises:
+            ModelError: a text is longer than the context and the policy does not truncate; names the row.
+        """
+        number: dict[Any, int] = {}
+        prompt_of = [number.setdefault(prompt, len(number)) for prompt in prompts]
+        completions = [tuple(self.language_model.encode_response(r)) for r in responses]
+        longest, row_of = [0] * len(number), [0] * len(number)
+        for row, (p, completion) in enumerate(zip(prompt_of, completions, strict=True)):
+            if len(completion) > longest[p]:
+                longest[p], row_of[p] = len(completion), row
+        cut = [self._fit(prompt, longest[p], f"Row {row_of[p]} ({str(prompt)[:40]!r})") for prompt, p in number.items()]
+        room = [self.language_model.max_length - len(prompt) for prompt in cut]
+        kept = tuple(c[: room[p]] for p, c in zip(prompt_of, completions, strict=True))
+        self.truncated["responses"] += sum(len(a) < len(b) for a, b in zip(kept, completions, strict=True))
+        return Responses(prompts=tuple(cut), prompt_of=np.array(prompt_of, dtype=np.int64), completions=kept)
+
+    def sampled(self, prompts: Sequence[Any], generations: Sequence[Generation], sampling: Sampling) -> Responses:
+        """Returns what `generate` drew for these prompts as responses with their own tokens (never tokenised again)."""
+        return Responses(
+            prompts=tuple(self._room(prompt, sampling.max_new_tokens) for prompt in prompts),
+            prompt_of=np.array([g.prompt for g in generations], dtype=np.int64),
+            completions=tuple(g.ids for g in generations),
+        )
+
+    # -------------------------------------------------------------------------------------------------- computations
+
+    def train(
+        self,
+        name: str,
+        data: PreferenceData,
+        loss: Loss,
+        policies: Mapping[str, np.ndarray],
+        training: Training,
+        described: Any = None,
+    ) -> AdapterStack:
+        """Returns the adapters trained together on `data`, one per row of the policy columns.
+
+        Args:
+            name: what the caller calls this training, unique among different trainings of one study.
+            data: pairs; the column `reference` (log-probs of each response under the base) is added here.
+            loss: see `moalign.policy.train.train`.
+            policies: name -> array [policies, ...].
+            training: the settings.
+            described: JSON-able facts about loss and settings that tell this training from others of the same name.
+        """
+        reference = self.reference_log_probs(data.responses)
+        data = data.with_response_columns(reference=reference)
+        key = f"{name}-{_digest(data, policies, described, self.seed)[:12]}"
+        start = AdapterStack.initial(
+            self.language_model.model, training.lora, len(next(iter(policies.values()))), self.seed
+        )
+        finished = self._load(key)
+        if finished is not None:
+            return AdapterStack(start.lora, start.sites, load_arrays(finished)["matrix"].to(start.matrix.device))
+        state, log = self._resume(key, TrainState.start(start))
+        saved = time.monotonic()
+        dtype, device = start.matrix.dtype, start.matrix.device
+        columns = {n: torch.as_tensor(c, device=device) for n, c in policies.items()}
+        columns = {n: c.to(dtype) if c.is_floating_point() else c for n, c in columns.items()}
+        for record, reached in train(self.language_model, data, loss, columns, training, state, self.seed):
+            state = reached
+            log.append(record)
+            if self.on_step is not None:
+                self.on_step(name, record, training.steps)
+            last = record.step == training.steps
+            stop = self.should_stop()
+            if not last and (stop or time.monotonic() - saved > self.checkpoint_seconds):
+                self._checkpoint(key, state, log)
+                saved = time.monotonic()
+            if stop and not last:
+                raise KeyboardInterrupt
+        self._finish(key, state.stack, log, {"name": name, "described": described})
+        return state.stack
+
+    def training_logs(self) -> dict[str, TrainingLog]:
+        """Returns the log of every finished training by name; empty without a workspace."""
+        found: dict[str, TrainingLog] = {}
+        if self.workspace is None:
+            return found
+        for facts in sorted(self.workspace.training_folder("x").parent.glob("*/training.json")):
+            arrays = load_arrays(facts.parent)
+            log = (arrays[n].double().numpy() for n in ("loss", "gradient_norm", "learning_rate"))
+            found[json.loads(facts.read_text())["name"]] = TrainingLog(*log)
+        return found
+
+    def reference_log_probs(self, responses: Responses) -> FloatArray:
+        """Returns summed log-probs [responses] under the frozen base, in nats; computed once per data set."""
+
+        def compute() -> dict[str, np.ndarray]:
+            return {"log_probs": self.log_probs(responses)[0]}
+
+        return self.remember(f"reference-{responses.key()[:16]}", compute)["log_probs"]
+
+    @torch.no_grad()
+    def log_probs(self, responses: Responses, stack: AdapterStack | None = None) -> FloatArray:
+        """Returns summed log-probs [policies, responses] in nats (one policy, the base, without a stack)."""
+        policies = 1 if stack is None else len(stack)
+        result = np.empty((policies, len(responses)))
+        for indices in _passes(responses, policies):
+            rows = PaddedRows.build(responses, indices, self.language_model.pad_id, self.language_model.device)
+            result[:, indices] = sequence_log_probs(self.language_model, rows, stack).double().cpu().numpy()
+        return result
+
+    @torch.no_grad()
+    def kl(self, responses: Responses, policy: AdapterStack | None) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Returns (KL to the base, policy log-probs, base log-probs) [responses] on a policy's own samples, in nats.
+
+        Args:
+            responses: samples of the policy.
+            policy: a stack of one; None is the base itself (KL 0).
+        """
+        if policy is None:
+            reference = self.log_probs(responses)[0]
+            return np.zeros(len(responses)), reference, reference
+        result = np.empty((3, len(responses)))
+        for indices in _passes(responses, 2):
+            rows = PaddedRows.build(responses, indices, self.language_model.pad_id, self.language_model.device)
+            values = sequence_kl(self.language_model, rows, policy)
+            result[:, indices] = torch.stack(values).double().cpu().numpy()
+        return result[0], result[1], result[2]
+
+    def generate(
+        self, prompts: Sequence[Any], sampling: Sampling, stack: AdapterStack | None = None, seed: int | None = None
+    ) -> list[list[Generation]]:
+        """Returns the sampled responses per policy, ordered by prompt, then sample.
+
+        Raises:
+            ModelError: a prompt leaves no room for `max_new_tokens` in the context and the policy does not truncate.
+        """
+        ids = [self._room(prompt, sampling.max_new_tokens) for prompt in prompts]
+        policies = 1 if stack is None else len(stack)
+        result: list[list[Generation]] = [[] for _ in range(policies)]
+        for numbers in _prompt_passes(ids, sampling, policies):
+            part = [ids[n] for n in numbers]
+            base = self.seed if seed is None else seed
+            tokens = generate(self.language_model, part, sampling, stack, base, numbers)
+            for policy, per_prompt in enumerate(tokens):
+                for number, samples in zip(numbers, per_prompt, strict=True):
+                    for sample, response in enumerate(samples):
+                        text = self.language_model.decode_response(ids[number], response)
+                        finished = response[-1] in self.language_model.eos_ids
+                        result[policy].append(Generation(number, sample, response, text, finished))
+        return [sorted(rows, key=lambda g: (g.prompt, g.sample)) for rows in result]
+
+    def remembered_samples(self, name: str, prompts: Sequence[Any], sampling: Sampling) -> tuple[Responses, list[str]]:
+        """Returns samples of the base policy for these prompts and their texts, drawn once and kept.
+
+        Responses are ordered by prompt, then sample.
+        """
+        facts = json.dumps([name, self.seed, [str(p) for p in prompts], vars(sampling)], sort_keys=True)
+        key = f"samples-{hashlib.sha256(facts.encode()).hexdigest()[:16]}"
+
+        def compute() -> dict[str, np.ndarray]:
+            [drawn] = self.generate(prompts, sampling)
+            lengths = np.array([len(g.ids) for g in drawn])
+            return {"tokens": np.concatenate([np.array(g.ids, dtype=np.int64) for g in drawn]), "lengths": lengths}
+
+        stored = self.remember(key, compute)
+        completions = [tuple(map(int, c)) for c in np.split(stored["tokens"], np.cumsum(stored["lengths"])[:-1])]
+        ids = tuple(self._room(prompt, sampling.max_new_tokens) for prompt in prompts)
+        prompt_of = np.repeat(np.arange(len(ids)), sampling.samples)
+        texts = [self.language_model.decode_response(ids[p], c) for p, c in zip(prompt_of, completions, strict=True)]
+        return Responses(prompts=ids, prompt_of=prompt_of, completions=tuple(completions)), texts
+
+    def remember(self, key: str, compute: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        """Returns the arrays that `compute` gives, from the cache if this key was computed before."""
+        if key in self._memory:
+            return self._memory[key]
+        folder = None if self.workspace is None else self.workspace.cache_folder(key)
+        stored = None if folder is None or self.workspace is None else self.workspace.load(folder)
+        if stored is not None:
+            arrays = {name: tensor.numpy() for name, tensor in load_arrays(stored).items()}
+        else:
+            arrays = compute()
+            if self.workspace is not None and folder is not None:
+                with self.workspace.publish(folder) as target:
+                    save_arrays(target, {n: torch.from_numpy(np.ascontiguousarray(a)) for n, a in arrays.items()})
+        self._memory[key] = arrays
+        return arrays
+
+    # ---------------------------------------------------------------------------------------------------- bookkeeping
+
+    def _fit(self, prompt: Any, response_tokens: int, what: str) -> tuple[int, ...]:
+        whole = self.encode_prompt(prompt)
+        cut = self.language_model.fit_prompt(whole, response_tokens, what)
+        self.truncated["prompts"] += len(cut) < len(whole)
+        return cut
+
+    def _room(self, prompt: Any, new_tokens: int) -> tuple[int, ...]:
+        return self._fit(prompt, new_tokens, f"Prompt {str(prompt)[:60]!r}")
+
+    def _load(self, key: str) -> Path | None:
+        return None if self.workspace is None else self.workspace.load(self.workspace.training_folder(key))
+
+    def _resume(self, key: str, start: TrainState) -> tuple[TrainState, list[StepRecord]]:
+        folder = None if self.workspace is None else self.workspace.checkpoint(key)
+        return (start, []) if folder is None else load_state(folder, start)
+
+    def _checkpoint(self, key: str, state: TrainState, log: list[StepRecord]) -> None:
+        if self.workspace is not None:
+            self.workspace.save_checkpoint(key, state.step, lambda folder: save_state(folder, state, log))
+
+    def _finish(self, key: str, stack: AdapterStack, log: list[StepRecord], facts: Mapping[str, Any]) -> None:
+        if self.workspace is None:
+            return
+        with self.workspace.publish(self.workspace.training_folder(key)) as folder:
+            save_arrays(
+                folder,
+                {
+                    "matrix": stack.matrix,
+                    "loss": torch.stack([r.loss for r in log]),
+                    "gradient_norm": torch.stack([r.gradient_norm for r in log]),
+                    "learning_rate": torch.tensor([r.learning_rate for r in log]),
+                },
+            )
+            (folder / "training.json").write_text(json.dumps(facts, indent=1, default=str))
+        self.workspace.clear_checkpoint(key)
+
+
+def _passes(responses: Responses, policies: int) -> Iterator[list[int]]:
+    """Yields response indices, similar lengths together, so that a pass stays within the token budget."""
+    lengths = [
+        len(responses.prompts[int(p)]) + len(c) for p, c in zip(responses.prompt_of, responses.completions, strict=True)
+    ]
+    order = sorted(range(len(lengths)), key=lambda i: lengths[i])
+    part: list[int] = []
+    for index in order:
+        if part and (len(part) + 1) * lengths[index] * policies > TOKENS_PER_PASS:
+            yield part
+            part = []
+        part.append(index)
+    if part:
+        yield part
+
+
+def _prompt_passes(ids: Sequence[Sequence[int]], sampling: Sampling, policies: int) -> Iterator[list[int]]:
+    """Yields prompt numbers, similar lengths together."""
+    order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
+    part: list[int] = []
+    for number in order:
+        rows = (len(part) + 1) * policies * sampling.samples
+        if part and rows * (len(ids[number]) + sampling.max_new_tokens) > TOKENS_PER_PASS:
+            yield part
+            part = []
+        part.append(number)
+    if part:
+        yield part
+
+
+def _digest(data: PreferenceData, policies: Mapping[str, np.ndarray], described: Any, seed: int) -> str:
+    digest = hashlib.sha256(f"{data.responses.key()}:{seed}:{json.dumps(described, sort_keys=True)}".encode())
+    digest.update(np.ascontiguousarray(data.pairs).tobytes())
+    for columns in (data.response_columns, data.pair_columns, policies):
+        for name in sorted(columns):
+            if name != "reference":  # follows from the responses and the base
+                digest.update(name.encode() + np.ascontiguousarray(columns[name]).tobytes())
+    return digest.hexdigest()
