@@ -68,7 +68,7 @@ class Training:
     schedule: Schedule = cosine
     clip: float = 1.0
     lora: LoRA = field(default_factory=LoRA)
-    tokens_per_chunk: int = field(default=8192, metadata={"fingerprint": False})
+    tokens_per_chunk: int = field(default=4096, metadata={"fingerprint": False})
 
     def __post_init__(self) -> None:
         limits = {

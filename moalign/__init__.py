@@ -1,0 +1,129 @@
+"""Multi-objective and pluralistic alignment of language models.
+
+Names are loaded when first used: `import moalign` pulls in neither torch nor transformers.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from moalign import figures, methods, oracle, rewards
+    from moalign.callbacks import EarlyStop, TensorBoard
+    from moalign.data import Conversation, PreferencePairs, Prompts, load_pairs, load_prompts
+    from moalign.demo import toy_policy, toy_study
+    from moalign.errors import DataError, DefinitionError, MoalignError, RewardError, StopStudy, StoreError
+    from moalign.evaluation import Evaluation
+    from moalign.front import Front, Interval, Point
+    from moalign.policy.adapters import LoRA
+    from moalign.policy.generate import Sampling
+    from moalign.policy.model import Policy
+    from moalign.policy.train import Training
+    from moalign.preferences import SampledPairs
+    from moalign.problem import Objective, Problem
+    from moalign.rewards import (
+        Clip,
+        ImplicitReward,
+        RewardModel,
+        Standardize,
+        character_count,
+        negate,
+        token_count,
+        word_count,
+    )
+    from moalign.run import run
+    from moalign.study import Study
+    from moalign.weights import dirichlet, grid, normalize
+
+_HOME = {
+    "moalign.callbacks": ("EarlyStop", "TensorBoard"),
+    "moalign.data": ("Conversation", "PreferencePairs", "Prompts", "load_pairs", "load_prompts"),
+    "moalign.demo": ("toy_policy", "toy_study"),
+    "moalign.errors": ("DataError", "DefinitionError", "MoalignError", "RewardError", "StopStudy", "StoreError"),
+    "moalign.evaluation": ("Evaluation",),
+    "moalign.front": ("Front", "Interval", "Point"),
+    "moalign.policy.adapters": ("LoRA",),
+    "moalign.policy.generate": ("Sampling",),
+    "moalign.policy.model": ("Policy",),
+    "moalign.policy.train": ("Training",),
+    "moalign.preferences": ("SampledPairs",),
+    "moalign.problem": ("Objective", "Problem"),
+    "moalign.rewards": (
+        "Clip",
+        "ImplicitReward",
+        "RewardModel",
+        "Standardize",
+        "character_count",
+        "negate",
+        "token_count",
+        "word_count",
+    ),
+    "moalign.run": ("run",),
+    "moalign.study": ("Study",),
+    "moalign.weights": ("dirichlet", "grid", "normalize"),
+}
+_MODULES = ("figures", "methods", "oracle", "rewards")
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+
+__version__ = "0.1.0"
+__all__ = [
+    "Clip",
+    "Conversation",
+    "DataError",
+    "DefinitionError",
+    "EarlyStop",
+    "Evaluation",
+    "Front",
+    "ImplicitReward",
+    "Interval",
+    "LoRA",
+    "MoalignError",
+    "Objective",
+    "Point",
+    "Policy",
+    "PreferencePairs",
+    "Problem",
+    "Prompts",
+    "RewardError",
+    "RewardModel",
+    "SampledPairs",
+    "Sampling",
+    "Standardize",
+    "StopStudy",
+    "StoreError",
+    "Study",
+    "TensorBoard",
+    "Training",
+    "character_count",
+    "dirichlet",
+    "figures",
+    "grid",
+    "load_pairs",
+    "load_prompts",
+    "methods",
+    "negate",
+    "normalize",
+    "oracle",
+    "rewards",
+    "run",
+    "token_count",
+    "toy_policy",
+    "toy_study",
+    "word_count",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULE_OF:
+        value = getattr(import_module(_MODULE_OF[name]), name)
+    elif name in _MODULES:
+        value = import_module(f"moalign.{name}")
+    else:
+        raise AttributeError(f"module 'moalign' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*__all__, "__version__"})

@@ -1,0 +1,106 @@
+"""What is to be aligned: a base policy, the objectives (their order is the axis order), and training prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, final
+
+import numpy as np
+
+from moalign.data.pairs import PreferencePairs, load_pairs
+from moalign.data.prompts import Prompts, load_prompts
+from moalign.errors import DefinitionError
+from moalign.policy.model import Policy
+from moalign.rewards import ImplicitReward
+
+RESERVED_NAMES = ("kl", "trial", "feasible", "non_dominated")  # columns of a front's table
+
+
+@final
+@dataclass(frozen=True)
+class Objective:
+    """A named axis, always maximised.
+
+    Attributes:
+        name: as it appears in weights, tables and figures.
+        reward: `(prompts, responses) -> one number per response`: a named function, a `RewardModel`, or
+            `ImplicitReward()` to learn it from the pairs by DPO. Higher is better; write `negate(cost)` for a cost.
+        pairs: preference pairs labelled for this objective: `PreferencePairs`, a file, or a table.
+        label_scale: log-odds of a preference per unit of reward difference in these labels (and in labels drawn
+            from the reward when there are no pairs).
+    """
+
+    name: str
+    reward: Any = field(default_factory=ImplicitReward)
+    pairs: PreferencePairs | None = None
+    label_scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name.strip():
+            raise DefinitionError(f"An objective needs a name, got {self.name!r}.")
+        if self.name in RESERVED_NAMES or self.name.startswith("w_") or self.name.endswith("_se"):
+            raise DefinitionError(f"Objective name {self.name!r} is taken by a column of the results; choose another.")
+        if not callable(self.reward):
+            raise DefinitionError(f"The reward of objective {self.name!r} is not callable: {self.reward!r}.")
+        if not (np.isfinite(self.label_scale) and self.label_scale > 0):
+            raise DefinitionError(f"label_scale of objective {self.name!r} must be > 0, got {self.label_scale}.")
+        if self.pairs is not None and not isinstance(self.pairs, PreferencePairs):
+            object.__setattr__(self, "pairs", load_pairs(self.pairs, objective=self.name))
+        if isinstance(self.reward, ImplicitReward) and self.pairs is None:
+            raise DefinitionError(f"Objective {self.name!r} has neither a reward nor preference pairs; give it one.")
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """Base policy, objectives and training prompts.
+
+    Attributes:
+        policy: the base policy; a folder name is turned into `Policy(folder)`.
+        objectives: two or more, in the order of all weights and tables.
+        prompts: training prompts (responses are sampled for them where an objective has no pairs). Optional when
+            every objective has pairs.
+    """
+
+    policy: Policy
+    objectives: tuple[Objective, ...]
+    prompts: Prompts | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.policy, Policy):
+            object.__setattr__(self, "policy", Policy(self.policy))
+        objectives = self.objectives if isinstance(self.objectives, Iterable) else (self.objectives,)
+        object.__setattr__(self, "objectives", tuple(objectives))
+        if self.prompts is not None and not isinstance(self.prompts, Prompts):
+            object.__setattr__(self, "prompts", load_prompts(self.prompts))
+        problems = [f"{o!r} is not an Objective." for o in self.objectives if not isinstance(o, Objective)]
+        names = [o.name for o in self.objectives if isinstance(o, Objective)]
+        if not names:
+            problems.append("A problem needs at least one objective.")
+        doubled = sorted({n for n in names if names.count(n) > 1})
+        if doubled:
+            problems.append(f"Objective names must differ; {', '.join(doubled)} occurs more than once.")
+        if problems:
+            raise DefinitionError(problems)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(o.name for o in self.objectives)
+
+    def problems(self) -> list[str]:
+        """Returns one sentence per reason why nothing can be trained on this; loads no model."""
+        found = self.policy.problems()
+        for objective in self.objectives:
+            check = getattr(objective.reward, "check", None)
+            if check is not None:
+                try:
+                    check()
+                except Exception as error:
+                    found.append(f"Reward of objective {objective.name!r}: {error}")
+        unlabelled = [o.name for o in self.objectives if o.pairs is None]
+        if unlabelled and self.prompts is None:
+            found.append(
+                f"Objective {unlabelled[0]!r} has no preference pairs, so responses must be sampled: give prompts=..."
+            )
+        return found

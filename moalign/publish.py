@@ -1,0 +1,208 @@
+"""What a study leaves on disk for people: trial folders, the front as CSV, the report, and model cards."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from moalign.errors import StoreError
+from moalign.front import Front
+from moalign.results import ADAPTER, StoredPolicy, load_generations
+from moalign.store import StudyStore, publish, write_text_atomic
+
+if TYPE_CHECKING:
+    from moalign.evaluation import Judged
+    from moalign.policy.adapters import AdapterStack
+    from moalign.policy.engine import TrainingLog
+
+REPORT = "report.html"
+
+
+def publish_generations(folder: Path, judged: Judged) -> None:
+    """Writes generations.jsonl, one JSON object per sampled response."""
+    with (folder / "generations.jsonl").open("w", encoding="utf-8") as stream:
+        for row in judged.generations:
+            stream.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def publish_trial(
+    folder: Path,
+    judged: Judged,
+    policy: AdapterStack,
+    config: Mapping[str, Any],
+    log: tuple[TrainingLog, int] | None,
+    base: str | None,
+) -> None:
+    """Fills a trial folder: the adapter in PEFT format, configuration, training metrics and generations.
+
+    Args:
+        folder: an empty folder.
+        judged: what the evaluation showed.
+        policy: a stack of one.
+        config: trial number, weights by objective, study.
+        log: the training's log and this policy's row in it.
+        base: folder or name of the base model.
+    """
+    from moalign.policy.export import save_adapter
+
+    (folder / ADAPTER).mkdir()
+    save_adapter(policy, 0, folder / ADAPTER, base)
+    (folder / "config.json").write_text(json.dumps(config, indent=1, allow_nan=False) + "\n")
+    publish_generations(folder, judged)
+    if log is not None:
+        metrics, row = log
+        with (folder / "metrics.jsonl").open("w") as stream:
+            columns = zip(metrics.loss[:, row], metrics.gradient_norm[:, row], metrics.learning_rate, strict=True)
+            for step, (loss, norm, rate) in enumerate(columns, 1):
+                record = {"step": step, "loss": loss, "gradient_norm": norm, "learning_rate": rate}
+                stream.write(json.dumps({k: float(v) for k, v in record.items()}) + "\n")
+
+
+def publish_results(records: StudyStore, front: Front) -> None:
+    """Writes front.csv, report.html and the study's README.md into its folder."""
+    front.to_csv(records.folder / "front.csv")
+    write_report_of(records, front, records.folder / REPORT)
+    write_text_atomic(records.folder / "README.md", study_card(records, front))
+
+
+def write_report_of(records: StudyStore, front: Front, path: Path) -> None:
+    """Writes the study's report as one HTML file; an oracle front recorded with the study is drawn, too."""
+    from moalign.figures import OracleCurve
+    from moalign.report import write_report
+
+    stored = [e.data for e in records.events("oracle")]
+    oracle = None
+    if stored:
+        arrays = {n: np.array(stored[-1][n], dtype=np.float64) for n in ("weights", "values", "kl")}
+        oracle = OracleCurve(**arrays, label=str(stored[-1]["label"]))
+    notes = [str(e.data["text"]) for e in records.events("note")]
+    notes += [f"Stopped early: {e.data['reason']}" for e in records.events("stopped")]
+    failed = [t for t in records.trials() if t.state == "failed"]
+    notes += [f"Trial {t.number} failed: {t.error}" for t in failed]
+    write_report(
+        path,
+        front,
+        title=records.name,
+        config={"study": records.name, **records.info, "definition": records.description},
+        generations={p.trial: load_generations(records, p.trial) for p in front.points},
+        oracle=oracle,
+        summary=None,
+        notes=notes,
+    )
+
+
+def export_policy(records: StudyStore, trial: int, folder: Path) -> Path:
+    """Writes a trial's adapter as a PEFT folder with model card and manifest; returns the folder.
+
+    Raises:
+        StoreError: the folder exists and holds something, or the trial has no finished policy.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise StoreError(f"{folder} exists and is not empty; choose another folder for the export.")
+    source = StoredPolicy(records, trial).folder
+    if folder.exists():
+        folder.rmdir()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with publish(folder) as target:
+        for file in sorted(source.iterdir()):
+            shutil.copyfile(file, target / file.name)
+        (target / "moalign.json").write_text(json.dumps(_facts(records, trial), indent=1, allow_nan=False) + "\n")
+        (target / "README.md").write_text(policy_card(records, trial), encoding="utf-8")
+    return folder
+
+
+def policy_card(records: StudyStore, trial: int) -> str:
+    """Returns the model card of one policy, in the model hub's format."""
+    facts = _facts(records, trial)
+    base = records.info["base"]["source"]
+    header = ["---", "library_name: peft", "tags: [moalign, multi-objective-alignment, lora]"]
+    if base:
+        header.append(f"base_model: {json.dumps(base)}")
+    rows = [
+        f"| {name} | {facts['weights'][name]:.4g} | {facts['values'][name]:.4g} ± {facts['standard_errors'][name]:.2g} "
+        f"| {facts['reference'][name]:.4g} |"
+        for name in records.info["objectives"]
+    ]
+    return "\n".join(
+        [
+            *header,
+            "---",
+            f"# {records.name}, policy {trial}",
+            "",
+            f"A LoRA adapter trained with {records.info['method']} for one vector of preference weights, evaluated by "
+            f"sampling on held-out prompts. KL to the base: {facts['kl']:.3f} ± {facts['kl_standard_error']:.2g} nats "
+            "per response.",
+            "",
+            "| objective | weight | mean reward ± standard error | base model |",
+            "|---|---|---|---|",
+            *rows,
+            "",
+            "```python",
+            "from peft import PeftModel",
+            "from transformers import AutoModelForCausalLM",
+            "",
+            f"base = AutoModelForCausalLM.from_pretrained({base or 'BASE'!r})",
+            'policy = PeftModel.from_pretrained(base, "PATH/TO/THIS/FOLDER")',
+            "```",
+            "",
+            f"Fingerprint of the base weights: `{facts['base_weights'][:16]}`. Rewards are those of the study and "
+            "measure only what its objectives measure.",
+            "",
+        ]
+    )
+
+
+def study_card(records: StudyStore, front: Front) -> str:
+    """Returns the README.md of a study's folder."""
+    members = front.non_dominated()
+    lines = [
+        f"# {records.name}",
+        "",
+        f"{records.info['method']} on {', '.join(front.objectives)}: {len(front)} policies, {int(members.sum())} "
+        f"non-dominated, hypervolume {front.hypervolume()} over the reference point "
+        f"({', '.join(f'{v:.4g}' for v in front.reference_point)}).",
+        "",
+        "| trial | "
+        + " | ".join(f"w {n}" for n in front.objectives)
+        + " | "
+        + " | ".join(front.objectives)
+        + " | KL | front |",
+        "|" + "---|" * (2 * len(front.objectives) + 3),
+    ]
+    for point, member in zip(front.points, members, strict=True):
+        cells = [f"{w:.3g}" for w in point.weights]
+        cells += [f"{v:.4g} ± {e:.2g}" for v, e in zip(point.values, point.standard_errors, strict=True)]
+        lines.append(f"| {point.trial} | " + " | ".join(cells) + f" | {point.kl:.3g} | {'yes' if member else ''} |")
+    lines += [
+        "",
+        "Files: `study.json` (definition), `store.db` (facts), `trials/NNNN/` (adapter in PEFT format, generations, "
+        f"metrics), `front.csv`, `{REPORT}`.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _facts(records: StudyStore, trial: int) -> dict[str, Any]:
+    record, reference = records.trial(trial), records.reference()
+    names = records.info["objectives"]
+
+    def by_name(values: Any) -> dict[str, float]:
+        return dict(zip(names, map(float, values), strict=True))
+
+    return {
+        "study": records.name,
+        "trial": trial,
+        "weights": by_name(record.weights),
+        "values": by_name(record.values),
+        "standard_errors": by_name(record.standard_errors),
+        "reference": by_name(reference.values) if reference is not None else {},
+        "kl": float(record.kl),
+        "kl_standard_error": float(record.kl_standard_error),
+        "base_weights": records.description["problem"]["policy"]["weights"],
+        "versions": records.info["versions"],
+    }

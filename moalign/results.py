@@ -1,0 +1,138 @@
+"""From a study's records back to its front. Reads the store only; a model is loaded when a policy generates."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, final
+
+import numpy as np
+
+from moalign.errors import StoreError
+from moalign.front import Front, Point
+from moalign.store import StudyStore, TrialRecord
+
+if TYPE_CHECKING:
+    from moalign.policy.model import Policy
+
+ADAPTER = "adapter"
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class StoredPolicy:
+    """A trained policy as it lies in a study's folder: exports and generates.
+
+    Attributes:
+        records: the study's store (keeps a temporary store alive as long as the policy is).
+        trial: its number.
+        base: the base policy; None reads its folder from the study.
+    """
+
+    records: StudyStore
+    trial: int
+    base: Policy | None = None
+
+    @property
+    def folder(self) -> Path:
+        """The PEFT adapter folder, its checksums verified.
+
+        Raises:
+            StoreError: the trial has no finished adapter.
+        """
+        found = self.records.load(self.records.trial_folder(self.trial))
+        if found is None:
+            raise StoreError(f"Trial {self.trial} of study {self.records.name!r} has no finished policy to use.")
+        return found / ADAPTER
+
+    def export(self, folder: str | Path) -> Path:
+        """Writes an ordinary PEFT adapter with model card and manifest; returns the folder."""
+        from moalign.publish import export_policy
+
+        return export_policy(self.records, self.trial, Path(folder))
+
+    def generate(self, prompts: str | Sequence[Any], *, samples: int = 1, seed: int = 0, **sampling: Any) -> list[Any]:
+        """Returns `samples` texts for one prompt, or a list of such lists for several.
+
+        Args:
+            prompts: one prompt or several.
+            samples: responses per prompt.
+            seed: of the random numbers.
+            sampling: max_new_tokens, temperature, top_p (see `Sampling`).
+        """
+        from moalign.policy.adapters import AdapterStack
+        from moalign.policy.engine import Engine
+        from moalign.policy.export import load_adapter, lora_of
+        from moalign.policy.generate import Sampling
+
+        engine = Engine(self.base or base_policy(self.records), seed=seed)
+        like = AdapterStack.initial(engine.language_model.model, lora_of(self.folder), 1, seed)
+        several = not isinstance(prompts, str)
+        listed: Sequence[Any] = prompts if several else [prompts]
+        [drawn] = engine.generate(listed, Sampling(samples=samples, **sampling), load_adapter(self.folder, like))
+        texts = [[g.text for g in drawn if g.prompt == i] for i in range(len(listed))]
+        return texts if several else texts[0]
+
+
+def base_policy(records: StudyStore) -> Policy:
+    """Returns the base policy that the study's folder names.
+
+    Raises:
+        StoreError: the base model was only in memory when the study ran.
+    """
+    from moalign.policy.model import Policy
+
+    facts = records.info.get("base", {})
+    if not facts.get("source"):
+        raise StoreError(
+            f"Study {records.name!r} ran on a model in memory, so its base cannot be loaded again. Save the model to a "
+            "folder and use Policy(folder)."
+        )
+    return Policy(facts["source"], dtype=facts["dtype"], max_length=facts["max_length"], truncate=facts["truncate"])
+
+
+def load_front(records: StudyStore, base: Policy | None = None) -> Front:
+    """Returns the front of all finished trials of a study, in trial order.
+
+    Raises:
+        StoreError: nothing has been evaluated yet.
+    """
+    reference = records.reference()
+    corner = [e.data["values"] for e in records.events("reference_point")]
+    if reference is None or not corner:
+        raise StoreError(f"Study {records.name!r} has no evaluated policies yet; see: moalign status {records.name}")
+    finished = [t for t in records.trials() if t.state == "done"]
+    prompt_values = np.stack([t.prompt_values for t in finished]) if finished else None
+    return Front(
+        study=records.name,
+        objectives=tuple(records.info["objectives"]),
+        points=tuple(_point(t, StoredPolicy(records, t.number, base)) for t in finished),
+        reference_point=np.array(corner[-1], dtype=np.float64),
+        reference=_point(reference, None),
+        prompt_values=prompt_values,
+    )
+
+
+def load_generations(records: StudyStore, trial: int) -> list[dict[str, Any]]:
+    """Returns the recorded generations of a trial, one row per sample; empty if it has none."""
+    path = records.trial_folder(trial) / "generations.jsonl"
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf-8") as stream:
+        return [json.loads(line) for line in stream]
+
+
+def _point(record: TrialRecord, policy: StoredPolicy | None) -> Point:
+    return Point(
+        trial=record.number,
+        weights=record.weights,
+        values=record.values,
+        standard_errors=record.standard_errors,
+        kl=record.kl,
+        kl_standard_error=record.kl_standard_error,
+        columns=dict(record.columns),
+        feasible=record.feasible,
+        policy=policy,
+    )

@@ -1,0 +1,225 @@
+"""The flow, written once: open the records, judge the reference, train the stack, judge every policy, report.
+
+Every stage remembers what it finished, so running a study again continues it.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import FrameType
+from typing import Any, Literal
+
+from moalign.callbacks import Notifier
+from moalign.errors import DefinitionError, RewardError, StopStudy
+from moalign.evaluation import draw, judge, reference_point
+from moalign.front import Front
+from moalign.methods.base import PolicySet
+from moalign.policy.engine import Engine
+from moalign.publish import publish_generations, publish_results, publish_trial
+from moalign.results import load_front
+from moalign.scoring import Scorer
+from moalign.store import Store, StudyStore, versions
+from moalign.study import Study
+
+POLICIES_PER_GROUP = 8  # evaluated together; a killed run repeats at most one group
+
+
+def run(
+    study: Study,
+    store: str | Path | None = None,
+    *,
+    on_change: Literal["refuse", "fork"] = "refuse",
+    callbacks: Iterable[Any] = (),
+    device: str | None = None,
+) -> Front:
+    """Returns the front of the study's policies; continues where an earlier run of the same study stopped.
+
+    Args:
+        study: the experiment.
+        store: folder of all results; None keeps them for the life of the returned front only.
+        on_change: what to do when a study of this name but another definition exists: refuse with the differences,
+            or "fork" to a new name (name-2, ...).
+        callbacks: see `moalign.callbacks`.
+        device: torch device; an accelerator if there is one when None.
+
+    Raises:
+        StudyChangedError, StudyBusyError: see `moalign.errors`.
+        KeyboardInterrupt: after Ctrl-C, once the state is saved; a second Ctrl-C stops at once.
+    """
+    notify = Notifier(callbacks)
+    records = open_records(study, store, on_change)
+    with records.drive(), _interrupts() as stopped:
+        notify("on_start", study, records)
+        records.add_trials(study.weights, study.problem.names)
+        engine = Engine(
+            study.problem.policy,
+            workspace=records,
+            seed=study.seed,
+            device=device,
+            on_step=lambda *step: notify("on_step", *step),
+            should_stop=stopped.is_set,
+        )
+        refuse_long_texts(study, engine)
+        scorer = Scorer(study.problem, engine)
+        judge_reference(study, records, engine, scorer)
+        waiting = [t.number for t in records.trials() if t.state not in ("done", "failed")]
+        if waiting:
+            for number in waiting:
+                records.set_state(number, "training")
+            policies = study.method.fit(study.problem, study.weights, engine)
+            records.add_event("trained", {"policies": len(policies), "truncated": engine.truncated})
+            try:
+                _judge_policies(study, records, engine, scorer, policies, notify, stopped)
+            except StopStudy as reason:
+                records.add_event("stopped", {"reason": str(reason)})
+        front = load_front(records, study.problem.policy)
+        publish_results(records, front)
+        notify("on_end", front)
+    return front
+
+
+def open_records(study: Study, store: str | Path | None, on_change: str = "refuse") -> StudyStore:
+    """Returns the study's records in the folder `store` (temporary if None), new or from an earlier run."""
+    if on_change not in ("refuse", "fork"):
+        raise DefinitionError(f'on_change must be "refuse" or "fork", got {on_change!r}.')
+    temporary = TemporaryDirectory(prefix="moalign-") if store is None else None
+    folder = Store(temporary.name if temporary is not None else Path(store or "runs"))
+    description = study.describe()
+    name = folder.fork_name(study.name, description) if on_change == "fork" else study.name
+    policy = study.problem.policy
+    source = None if policy.folder() is None else str(Path(policy.source).resolve())
+    info = {
+        "objectives": list(study.problem.names),
+        "base": {
+            "source": source,
+            "dtype": policy.dtype,
+            "max_length": policy.max_length,
+            "truncate": policy.truncate,
+        },
+        "method": type(study.method).__name__,
+        "kl_strength": study.method.kl_strength,
+        "samples": study.evaluation.samples,
+        "versions": versions(),
+    }
+    records = folder.create(name, description, info=info)
+    records.keep_alive = temporary
+    return records
+
+
+def refuse_long_texts(study: Study, engine: Engine) -> None:
+    """Raises DefinitionError naming every kind of text that does not fit the model, before anything is trained."""
+    problems = []
+    room = study.evaluation.max_new_tokens
+    groups: list[tuple[str, Iterable[Any], int]] = [("held-out", study.evaluation.prompts, room)]
+    if study.problem.prompts is not None:
+        groups.append(("training", study.problem.prompts, 1))
+    if not study.problem.policy.truncate:
+        limit = engine.language_model.max_length
+        for kind, prompts, new in groups:
+            lengths = [len(engine.encode_prompt(p)) for p in prompts]
+            long = [i for i, n in enumerate(lengths) if n + new > limit]
+            if long:
+                problems.append(
+                    f"{len(long)} of {len(lengths)} {kind} prompts leave no room for {new} new tokens in the context "
+                    f"of {limit}; the first is number {long[0]} with {lengths[long[0]]} tokens. Shorten or drop them, "
+                    "or use Policy(..., truncate=True)."
+                )
+    if problems:
+        raise DefinitionError(problems, where=f"study {study.name!r}")
+
+
+def judge_reference(study: Study, records: StudyStore, engine: Engine, scorer: Scorer) -> None:
+    """Records the reference policy's rewards and the hypervolume's corner, once; the first test of all rewards."""
+    if records.reference() is not None and records.events("reference_point"):
+        return
+    [drawn] = draw(study.evaluation, engine, None)
+    judged = judge(study.evaluation, engine, scorer, drawn, None)
+    corner = reference_point(study.evaluation, study.problem.names, judged)
+    with records.publish(records.cache_folder("reference")) as folder:
+        publish_generations(folder, judged)
+    records.add_event("reference_point", {"values": corner.tolist(), "spread": judged.spread.tolist()})
+    records.set_reference(
+        values=judged.values,
+        standard_errors=judged.standard_errors,
+        kl=0.0,
+        kl_standard_error=0.0,
+        columns=judged.columns,
+        prompt_values=judged.prompt_values,
+        feasible=True,
+    )
+
+
+def _judge_policies(
+    study: Study,
+    records: StudyStore,
+    engine: Engine,
+    scorer: Scorer,
+    policies: PolicySet,
+    notify: Notifier,
+    stopped: threading.Event,
+) -> None:
+    logs = engine.training_logs()
+    for start in range(0, len(policies), POLICIES_PER_GROUP):
+        group = range(start, min(start + POLICIES_PER_GROUP, len(policies)))
+        states = {t.number: t.state for t in records.trials()}
+        if all(states[n] in ("done", "failed") for n in group):
+            continue
+        drawn = draw(study.evaluation, engine, policies.stack.select(group))
+        for number, samples in zip(group, drawn, strict=True):
+            if states[number] in ("done", "failed"):
+                continue
+            if stopped.is_set():
+                raise KeyboardInterrupt
+            records.set_state(number, "evaluating")
+            one = policies.stack.select([number])
+            try:
+                judged = judge(study.evaluation, engine, scorer, samples, one)
+            except RewardError as error:
+                records.set_state(number, "failed", error=str(error))
+                continue
+            with records.publish(records.trial_folder(number)) as folder:
+                name, row = policies.trainings[number]
+                log = (logs[name], row) if name in logs else None
+                publish_trial(folder, judged, one, _trial_config(study, number), log, records.info["base"]["source"])
+            records.finish_trial(
+                number,
+                values=judged.values,
+                standard_errors=judged.standard_errors,
+                kl=judged.kl,
+                kl_standard_error=judged.kl_standard_error,
+                columns=judged.columns,
+                prompt_values=judged.prompt_values,
+                feasible=study.evaluation.feasible(study.problem.names, judged.values, judged.kl),
+            )
+            front = load_front(records, study.problem.policy)
+            notify("on_policy", next(p for p in front.points if p.trial == number))
+            notify("on_front", front)
+
+
+def _trial_config(study: Study, number: int) -> dict[str, Any]:
+    weights = dict(zip(study.problem.names, map(float, study.weights[number]), strict=True))
+    return {"trial": number, "study": study.name, "weights": weights, "seed": study.seed}
+
+
+@contextmanager
+def _interrupts() -> Iterator[threading.Event]:
+    """Within the context the first Ctrl-C sets the event (finish the step, save, stop), a second one stops at once."""
+    stopped = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stopped
+        return
+
+    def first(signum: int, frame: FrameType | None) -> None:
+        stopped.set()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    before = signal.signal(signal.SIGINT, first)
+    try:
+        yield stopped
+    finally:
+        signal.signal(signal.SIGINT, before)
