@@ -1,0 +1,146 @@
+"""The exact KL-regularised optimum on candidate sets, for every weight vector at once.
+
+For one prompt with base probabilities p0 the policy that maximises weights . reward - beta * KL(policy || p0) is
+p0 * exp(weights . reward / beta) / Z, and its value is beta * log Z. Nothing is trained.
+
+Two readings, to be kept apart. If the candidates are everything the policy may say, all numbers are exact. If they are
+samples of the base policy, rewards and values are estimates that understate what an unrestricted policy could reach;
+ask for `want_ess` to see for which weights the samples suffice, and for `corrected` to take off the leading bias.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from moalign.arrays import FloatArray
+from moalign.oracle.candidates import Candidates, candidates, checked_weights
+from moalign.oracle.samples import Squarer, Squares, candidate_limited
+from moalign.oracle.samples import corrected as without_bias
+from moalign.oracle.tilt import Tilt, Tilter, chunks
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class OracleResult:
+    """Exact optima, one per weight vector. Fields without `prompt_` are means over prompts; KL and log Z in nats."""
+
+    weights: Float[Tensor, "weights objectives"]
+    beta: Float[Tensor, " weights"]
+    rewards: Float[Tensor, "weights objectives"]  # expected rewards
+    kl: Float[Tensor, " weights"]  # to the base probabilities
+    value: Float[Tensor, " weights"]  # weights . rewards - beta * kl, no policy on these candidates has more
+    log_z: Float[Tensor, " weights"]
+    reference_rewards: Float[Tensor, " objectives"]  # expected rewards under the base probabilities
+    values: Float[Tensor, "weights judged"] | None = None  # expected `values`
+    jacobian: Float[Tensor, "weights objectives objectives"] | None = None  # d rewards / d weights, symmetric PSD
+    ess_mean: Float[Tensor, " weights"] | None = None  # effective number of candidates, mean over prompts
+    ess_min: Float[Tensor, " weights"] | None = None  # and at the worst prompt
+    candidate_limited: Float[Tensor, " weights"] | None = None  # share of prompts with too few samples for this tilt
+    prompt_rewards: Float[Tensor, "prompts weights objectives"] | None = None
+    prompt_values: Float[Tensor, "prompts weights judged"] | None = None
+    prompt_kl: Float[Tensor, "prompts weights"] | None = None
+    prompt_log_z: Float[Tensor, "prompts weights"] | None = None
+    prompt_ess: Float[Tensor, "prompts weights"] | None = None
+
+
+@torch.no_grad()
+def oracle(
+    rewards: Float[Tensor, "prompts candidates objectives"],
+    weights: Float[Tensor, "weights objectives"] | Float[FloatArray, "weights objectives"],
+    beta: float | Float[Tensor, " weights"],
+    *,
+    log_base: Float[Tensor, "prompts candidates"] | None = None,
+    mask: Bool[Tensor, "prompts candidates"] | None = None,
+    values: Float[Tensor, "prompts candidates judged"] | None = None,
+    want_jacobian: bool = False,
+    want_ess: bool = False,
+    corrected: bool = False,
+    per_prompt: bool = True,
+    chunk: int | None = None,
+) -> OracleResult:
+    """Returns expected rewards, KL and value of the exact optimum for every weight vector.
+
+    Agrees with writing out all probabilities to 1e-12 in float64; memory does not grow with weights x candidates.
+
+    Args:
+        rewards: reward of every candidate, in reward units, all maximised. Computed in this dtype, float32 at least.
+        weights: how much each objective counts; on the simplex as a rule, though any finite numbers have an optimum.
+        beta: KL strength > 0, in reward units per nat; one number, or one per weight vector.
+        log_base: log-probabilities of the candidates under the reference policy, normalised here; -inf is impossible.
+            None means equal, which is right for samples of the reference policy (duplicates kept). For samples of
+            another policy q give log reference - log q.
+        mask: True at real candidates, False at padding; None means all are real.
+        values: further rewards, such as a held-out judge's, to be averaged under the optimum of `rewards`.
+        want_jacobian: also d rewards / d weights, the covariance of the rewards over beta.
+        want_ess: also effective sample sizes and `candidate_limited`, the share of prompts with KL above
+            log(candidates) - 2 or fewer than 10 effective candidates. Meaningful if the candidates are samples, and
+            then distrust weights with more than 0.05 of it. Doubles the work.
+        corrected: take off the leading finite-sample bias of rewards, values and log Z. Valid while weights are not
+            candidate-limited; it does not rescue saturated tilts. KL and value follow; the Jacobian stays as it is.
+        per_prompt: keep the `prompt_` fields, prompts x weights numbers each.
+        chunk: weights handled at once; None bounds weights x prompts x candidates near four million.
+
+    Raises:
+        DefinitionError: lists shapes that do not fit, numbers that are not finite, beta that is not positive, and
+            prompts without candidates.
+
+    Source: the Gibbs variational principle, as used for the optimum of arXiv 2305.18290, equation 4; for weighted
+    rewards arXiv 2310.03708, section 3.
+    """
+    given = candidates(rewards, log_base=log_base, mask=mask, values=values)
+    w, strength = checked_weights(given, weights, beta=beta)
+    tilter = Tilter(given, covariance=want_jacobian)
+    squarer = Squarer(given) if want_ess or corrected else None
+    parts = []
+    for some in chunks(len(w), given, chunk, covariance=want_jacobian):
+        queries = w[some] / strength[some, None]
+        tilt, found = tilter(queries), {}
+        if squarer is not None:
+            squares = squarer(queries, tilt)
+            found = _reliability(given, tilt, squares)
+            tilt = without_bias(tilt, squares, queries, squarer.base_total) if corrected else tilt
+        found |= _expectations(given, tilt, w[some], strength[some])
+        parts.append(found if per_prompt else {name: v for name, v in found.items() if not name.startswith("prompt_")})
+    return OracleResult(weights=w, beta=strength, reference_rewards=given.centre.mean(0), **_joined(parts))
+
+
+def _joined(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Returns the chunks' fields side by side; the weights axis comes second where prompts come first."""
+    return {name: torch.cat([p[name] for p in parts], 1 if name.startswith("prompt_") else 0) for name in parts[0]}
+
+
+def _expectations(given: Candidates, tilt: Tilt, weights: Tensor, beta: Tensor) -> dict[str, Tensor]:
+    """Returns the fields of OracleResult that every call has, with the centre put back."""
+    rewards = tilt.rewards + given.centre[:, None]
+    log_z = tilt.log_z + given.centre @ (weights / beta[:, None]).mT
+    found = {
+        "prompt_rewards": rewards,
+        "prompt_kl": tilt.kl,
+        "prompt_log_z": log_z,
+        "rewards": rewards.mean(0),
+        "kl": tilt.kl.mean(0),
+        "log_z": log_z.mean(0),
+        # the centre's share of the value is added as it is, not through log Z: beta * log Z would round it
+        "value": beta * tilt.log_z.mean(0) + weights @ given.centre.mean(0),
+    }
+    if given.values.shape[-1]:
+        values = tilt.values + given.value_centre[:, None]
+        found |= {"prompt_values": values, "values": values.mean(0)}
+    if tilt.covariance is not None:
+        found["jacobian"] = tilt.covariance.mean(0) / beta[:, None, None]
+    return found
+
+
+def _reliability(given: Candidates, tilt: Tilt, squares: Squares) -> dict[str, Tensor]:
+    ess = 1 / squares.total
+    return {
+        "prompt_ess": ess,
+        "ess_mean": ess.mean(0),
+        "ess_min": ess.amin(0),
+        "candidate_limited": candidate_limited(given, tilt.kl, ess),
+    }
