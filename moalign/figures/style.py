@@ -1,0 +1,92 @@
+"""How every figure looks: Okabe-Ito colours, readable type, a light page, and no cloud button."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, final
+
+import plotly.graph_objects as go
+
+from moalign.figures.text import label
+
+CONFIG: dict[str, Any] = {"showSendToCloud": False, "displaylogo": False, "responsive": True}
+
+# Okabe-Ito palette, told apart with any common colour vision; shapes differ too, for print without colour.
+BLUE, VERMILLION, GREEN, ORANGE, GREY = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#8A8F98"
+# Viridis without its darkest quarter, which would vanish on a dark page.
+SCALE = ("#3b528b", "#2c728e", "#21918c", "#28ae80", "#5ec962", "#addc30", "#fde725")
+_FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Theme:
+    """Colours of a page and of the figures on it; figures are drawn light, a page may recolour them."""
+
+    page: str
+    text: str
+    grid: str
+    line: str
+
+
+LIGHT = Theme(page="#ffffff", text="#1f2430", grid="#e4e7ec", line="#9aa1ad")
+DARK = Theme(page="#16181d", text="#e3e6eb", grid="#323742", line="#6b7280")
+
+
+def themed(figure: go.Figure, title: str, height: int) -> go.Figure:
+    """Returns `figure` with title, fonts, light background and room for its labels; height in pixels."""
+    axis = {
+        "gridcolor": LIGHT.grid,
+        "linecolor": LIGHT.line,
+        "zeroline": False,
+        "tickcolor": LIGHT.line,
+        "ticks": "outside",
+        "showline": True,
+        "automargin": True,
+        "title": {"font": {"size": 13}, "standoff": 8},
+    }
+    figure.update_xaxes(axis)
+    figure.update_yaxes(axis)
+    return figure.update_layout(
+        template="none",
+        title={
+            "text": title,
+            "font": {"size": 17},
+            "x": 0.012,
+            "xref": "container",
+            "xanchor": "left",
+            "y": 1 - 16 / height,
+            "yref": "container",
+            "yanchor": "top",
+        },
+        font={"family": _FONT, "size": 13, "color": LIGHT.text},
+        paper_bgcolor=LIGHT.page,
+        plot_bgcolor=LIGHT.page,
+        height=height,
+        margin={"l": 70, "r": 30, "t": 64, "b": 60},
+        hoverlabel={"align": "left", "font": {"family": _FONT, "size": 12}},
+        hovermode="closest",
+    )
+
+
+def legend_above(height: int) -> dict[str, Any]:
+    """Returns the layout of a legend in rows between title and plot of a figure `height` pixels high."""
+    row = {"orientation": "h", "xref": "container", "x": 0.005, "yref": "container", "y": 1 - 46 / height}
+    return {"legend": {**row, "yanchor": "top", "itemsizing": "constant"}, "margin_t": 104}
+
+
+def axis_title(name: str) -> str:
+    """Returns the title of an objective's axis with unit and direction."""
+    return f"{label(name)} (reward, higher is better)"
+
+
+def theme_colors() -> dict[str, dict[str, str]]:
+    """Returns both themes as plain dictionaries, for pages that recolour figures in the browser."""
+    return {"light": asdict(LIGHT), "dark": asdict(DARK)}
+
+
+def message_figure(title: str, message: str) -> go.Figure:
+    """Returns an empty figure that says why there is nothing to draw."""
+    figure = themed(go.Figure(), title, height=220)
+    figure.update_xaxes(visible=False).update_yaxes(visible=False)
+    return figure.add_annotation(text=message, showarrow=False, x=0.5, y=0.5, xref="paper", yref="paper")
