@@ -32,7 +32,7 @@ if TYPE_CHECKING:
         token_count,
         word_count,
     )
-    from moalign.run import run
+    from moalign.driver import run
     from moalign.study import Study
     from moalign.weights import dirichlet, grid, normalize
 
@@ -59,7 +59,7 @@ _HOME = {
         "token_count",
         "word_count",
     ),
-    "moalign.run": ("run",),
+    "moalign.driver": ("run",),
     "moalign.study": ("Study",),
     "moalign.weights": ("dirichlet", "grid", "normalize"),
 }

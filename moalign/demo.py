@@ -17,7 +17,7 @@ from moalign.data import PreferencePairs, load_prompts, toy
 from moalign.evaluation import Evaluation
 from moalign.front import Front, hypervolume
 from moalign.methods import MODPO
-from moalign.oracle import OracleResult, gain_share, oracle, policy_values
+from moalign.oracle import OracleResult, gain_share, oracle, policy_values, regret
 from moalign.policy.adapters import AdapterStack, LoRA
 from moalign.policy.engine import Engine
 from moalign.policy.export import load_adapter, lora_of
@@ -192,8 +192,8 @@ def compare_with_oracle(study: Study, front: Front, facts: ToyFacts) -> Comparis
     j = (weights * rewards).sum(axis=1) - beta * kl
     return Comparison(
         weights=weights,
-        share=gain_share(weights, exact, best).numpy(),
-        regret=best.value.numpy() - j,
+        share=gain_share(best, rewards=exact.rewards, kl=exact.kl).numpy(),
+        regret=regret(best, rewards=exact.rewards, kl=exact.kl).numpy(),
         gain=j - j_reference,
         mass=exact.mass_mean.numpy(),
         rewards=rewards,

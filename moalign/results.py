@@ -12,7 +12,7 @@ import numpy as np
 
 from moalign.errors import StoreError
 from moalign.front import Front, Point
-from moalign.store import StudyStore, TrialRecord
+from moalign.store import StudyStore, TrialRecord, is_complete, verify
 
 if TYPE_CHECKING:
     from moalign.policy.model import Policy
@@ -26,14 +26,16 @@ class StoredPolicy:
     """A trained policy as it lies in a study's folder: exports and generates.
 
     Attributes:
-        records: the study's store (keeps a temporary store alive as long as the policy is).
+        records: the study's store.
         trial: its number.
         base: the base policy; None reads its folder from the study.
+        keep: whatever must live as long as the policy (the folder of a run without a store).
     """
 
     records: StudyStore
     trial: int
     base: Policy | None = None
+    keep: Any = None
 
     @property
     def folder(self) -> Path:
@@ -42,9 +44,10 @@ class StoredPolicy:
         Raises:
             StoreError: the trial has no finished adapter.
         """
-        found = self.records.load(self.records.trial_folder(self.trial))
-        if found is None:
+        found = self.records.trial_folder(self.trial)
+        if not is_complete(found):
             raise StoreError(f"Trial {self.trial} of study {self.records.name!r} has no finished policy to use.")
+        verify(found)
         return found / ADAPTER
 
     def export(self, folder: str | Path) -> Path:
@@ -93,7 +96,7 @@ def base_policy(records: StudyStore) -> Policy:
     return Policy(facts["source"], dtype=facts["dtype"], max_length=facts["max_length"], truncate=facts["truncate"])
 
 
-def load_front(records: StudyStore, base: Policy | None = None) -> Front:
+def load_front(records: StudyStore, base: Policy | None = None, keep: Any = None) -> Front:
     """Returns the front of all finished trials of a study, in trial order.
 
     Raises:
@@ -108,7 +111,7 @@ def load_front(records: StudyStore, base: Policy | None = None) -> Front:
     return Front(
         study=records.name,
         objectives=tuple(records.info["objectives"]),
-        points=tuple(_point(t, StoredPolicy(records, t.number, base)) for t in finished),
+        points=tuple(_point(t, StoredPolicy(records, t.number, base, keep)) for t in finished),
         reference_point=np.array(corner[-1], dtype=np.float64),
         reference=_point(reference, None),
         prompt_values=prompt_values,

@@ -26,7 +26,7 @@ LEVELS = [
     {"report"},
     {"study", "results"},
     {"publish"},
-    {"run", "progress"},
+    {"driver", "progress"},
     {"demo"},
     {"cli"},
 ]

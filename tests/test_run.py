@@ -126,7 +126,7 @@ def test_a_killed_run_continues_and_ends_like_an_uninterrupted_one(
     steps = 60 if moment == "training" else 6
     whole = ma.run(tiny_study(model, steps=steps))
     code = (
-        "import sys, time; from pathlib import Path; import moalign as ma, moalign.policy.engine as e, moalign.run as r\n"
+        "import sys, time; from pathlib import Path; import moalign as ma, moalign.policy.engine as e, moalign.driver as r\n"
         "from tests.tiny import tiny_study\n"
         "r.POLICIES_PER_GROUP = 1; judge = r.judge\n"
         "def slow(*a): time.sleep(0.4); return judge(*a)\n"

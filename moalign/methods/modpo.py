@@ -15,17 +15,17 @@ the trained objective the loss is DPO's.
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import final
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from moalign.arrays import FloatArray, IntArray
-from moalign.errors import DefinitionError, NumericsWarning
-from moalign.losses.preference import modpo
+from moalign.errors import DefinitionError
+from moalign.losses import modpo, warn_small_trained_weight
 from moalign.methods.base import PolicySet
 from moalign.policy.adapters import AdapterStack
 from moalign.policy.batches import PreferenceData
@@ -35,8 +35,6 @@ from moalign.preferences import SampledPairs, preference_data
 from moalign.problem import Problem
 from moalign.scoring import Scorer
 from moalign.store import describe
-
-SMALL_WEIGHT = 0.05  # below this, 1 / w_k makes the loss stiff
 
 
 @final
@@ -106,14 +104,7 @@ class MODPO:
             trained = weights.argmax(axis=1)
         else:
             trained = np.full(len(weights), problem.names.index(self.trained))
-        small = weights[np.arange(len(weights)), trained]
-        if (small < SMALL_WEIGHT).any():
-            warnings.warn(
-                f"The trained objective has weight {small.min():g} in one of the policies; MODPO's gradients grow like "
-                "1 / weight. Expect slow or unstable training there.",
-                NumericsWarning,
-                stacklevel=2,
-            )
+        warn_small_trained_weight(torch.from_numpy(weights[np.arange(len(weights)), trained]))
         return trained
 
     def _policy_columns(self, problem: Problem, weights: FloatArray, trained: IntArray) -> dict[str, np.ndarray]:

@@ -27,6 +27,7 @@ from moalign.policy.generate import Sampling, generate
 from moalign.policy.logprobs import sequence_kl, sequence_log_probs
 from moalign.policy.model import LanguageModel, Policy
 from moalign.policy.train import Loss, StepRecord, Training, TrainState, train
+from moalign.store import is_complete, verify
 
 TOKENS_PER_PASS = 1 << 16  # tokens of one forward pass without gradients, which bounds its memory
 
@@ -37,7 +38,6 @@ class Workspace(Protocol):
     def training_folder(self, key: str) -> Path: ...
     def cache_folder(self, key: str) -> Path: ...
     def publish(self, folder: Path) -> AbstractContextManager[Path]: ...
-    def load(self, folder: Path) -> Path | None: ...
     def checkpoint(self, key: str) -> Path | None: ...
     def save_checkpoint(self, key: str, step: int, write: Callable[[Path], None]) -> None: ...
     def clear_checkpoint(self, key: str) -> None: ...
@@ -283,7 +283,7 @@ class Engine:
         if key in self._memory:
             return self._memory[key]
         folder = None if self.workspace is None else self.workspace.cache_folder(key)
-        stored = None if folder is None or self.workspace is None else self.workspace.load(folder)
+        stored = None if folder is None else stored_folder(folder)
         if stored is not None:
             arrays = {name: tensor.numpy() for name, tensor in load_arrays(stored).items()}
         else:
@@ -306,7 +306,7 @@ class Engine:
         return self._fit(prompt, new_tokens, f"Prompt {str(prompt)[:60]!r}")
 
     def _load(self, key: str) -> Path | None:
-        return None if self.workspace is None else self.workspace.load(self.workspace.training_folder(key))
+        return None if self.workspace is None else stored_folder(self.workspace.training_folder(key))
 
     def _resume(self, key: str, start: TrainState) -> tuple[TrainState, list[StepRecord]]:
         folder = None if self.workspace is None else self.workspace.checkpoint(key)
@@ -331,6 +331,18 @@ class Engine:
             )
             (folder / "training.json").write_text(json.dumps(facts, indent=1, default=str))
         self.workspace.clear_checkpoint(key)
+
+
+def stored_folder(folder: Path) -> Path | None:
+    """Returns the folder if it was published whole, None if there is none yet.
+
+    Raises:
+        ArtefactError: a file in it does not match its checksum.
+    """
+    if not is_complete(folder):
+        return None
+    verify(folder)
+    return folder
 
 
 def _passes(responses: Responses, policies: int) -> Iterator[list[int]]:

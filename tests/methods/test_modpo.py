@@ -182,7 +182,7 @@ def test_refusals_and_warnings() -> None:
     with pytest.raises(ma.DefinitionError, match="label_smoothing"):
         MODPO(label_smoothing=0.5)
     training = ma.Training(steps=1, batch_size=4, lora=ma.LoRA(rank=2))
-    with pytest.warns(NumericsWarning, match=r"weight 0\.01"):
+    with pytest.warns(NumericsWarning, match=r"smallest 0\.01"):
         MODPO(trained="first", training=training).fit(
             problem(), np.array([[0.01, 0.99, 0.0]]), Engine(problem().policy)
         )

@@ -9,6 +9,7 @@ import signal
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import FrameType
@@ -23,9 +24,10 @@ from moalign.policy.engine import Engine
 from moalign.publish import publish_generations, publish_results, publish_trial
 from moalign.results import load_front
 from moalign.scoring import Scorer
-from moalign.store import Store, StudyStore, versions
+from moalign.store import Store, StudyStore
 from moalign.study import Study
 
+PACKAGES = ("moalign", "torch", "transformers", "numpy")
 POLICIES_PER_GROUP = 8  # evaluated together; a killed run repeats at most one group
 
 
@@ -52,7 +54,8 @@ def run(
         KeyboardInterrupt: after Ctrl-C, once the state is saved; a second Ctrl-C stops at once.
     """
     notify = Notifier(callbacks)
-    records = open_records(study, store, on_change)
+    temporary = TemporaryDirectory(prefix="moalign-") if store is None else None
+    records = open_records(study, temporary.name if temporary is not None else Path(store or "runs"), on_change)
     with records.drive(), _interrupts() as stopped:
         notify("on_start", study, records)
         records.add_trials(study.weights, study.problem.names)
@@ -74,21 +77,20 @@ def run(
             policies = study.method.fit(study.problem, study.weights, engine)
             records.add_event("trained", {"policies": len(policies), "truncated": engine.truncated})
             try:
-                _judge_policies(study, records, engine, scorer, policies, notify, stopped)
+                _judge_policies(study, records, engine, scorer, policies, notify, stopped, temporary)
             except StopStudy as reason:
                 records.add_event("stopped", {"reason": str(reason)})
-        front = load_front(records, study.problem.policy)
+        front = load_front(records, study.problem.policy, keep=temporary)
         publish_results(records, front)
         notify("on_end", front)
     return front
 
 
-def open_records(study: Study, store: str | Path | None, on_change: str = "refuse") -> StudyStore:
-    """Returns the study's records in the folder `store` (temporary if None), new or from an earlier run."""
+def open_records(study: Study, store: str | Path, on_change: str = "refuse") -> StudyStore:
+    """Returns the study's records in the folder `store`, new or from an earlier run."""
     if on_change not in ("refuse", "fork"):
         raise DefinitionError(f'on_change must be "refuse" or "fork", got {on_change!r}.')
-    temporary = TemporaryDirectory(prefix="moalign-") if store is None else None
-    folder = Store(temporary.name if temporary is not None else Path(store or "runs"))
+    folder = Store(store)
     description = study.describe()
     name = folder.fork_name(study.name, description) if on_change == "fork" else study.name
     policy = study.problem.policy
@@ -104,11 +106,9 @@ def open_records(study: Study, store: str | Path | None, on_change: str = "refus
         "method": type(study.method).__name__,
         "kl_strength": study.method.kl_strength,
         "samples": study.evaluation.samples,
-        "versions": versions(),
+        "versions": {name: version(name) for name in PACKAGES},
     }
-    records = folder.create(name, description, info=info)
-    records.keep_alive = temporary
-    return records
+    return folder.create(name, description, info=info)
 
 
 def refuse_long_texts(study: Study, engine: Engine) -> None:
@@ -162,6 +162,7 @@ def _judge_policies(
     policies: PolicySet,
     notify: Notifier,
     stopped: threading.Event,
+    keep: Any,
 ) -> None:
     logs = engine.training_logs()
     for start in range(0, len(policies), POLICIES_PER_GROUP):
@@ -196,7 +197,7 @@ def _judge_policies(
                 prompt_values=judged.prompt_values,
                 feasible=study.evaluation.feasible(study.problem.names, judged.values, judged.kl),
             )
-            front = load_front(records, study.problem.policy)
+            front = load_front(records, study.problem.policy, keep)
             notify("on_policy", next(p for p in front.points if p.trial == number))
             notify("on_front", front)
 
