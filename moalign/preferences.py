@@ -97,7 +97,7 @@ def _draw_pairs(prompt_of: np.ndarray, texts: Sequence[str], most: int | None, r
     """Returns pairs [pairs, 2] of different responses to the same prompt."""
     chosen = []
     for prompt in np.unique(prompt_of):
-        of_prompt = np.flatnonzero(prompt_of == prompt)
+        of_prompt = np.flatnonzero(prompt_of == prompt).tolist()
         pairs = [pair for pair in itertools.combinations(of_prompt, 2) if texts[pair[0]] != texts[pair[1]]]
         if most is not None and len(pairs) > most:
             pairs = [pairs[i] for i in sorted(rng.choice(len(pairs), most, replace=False))]

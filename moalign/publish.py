@@ -201,8 +201,8 @@ def _facts(records: StudyStore, trial: int) -> dict[str, Any]:
         "values": by_name(record.values),
         "standard_errors": by_name(record.standard_errors),
         "reference": by_name(reference.values) if reference is not None else {},
-        "kl": float(record.kl),
-        "kl_standard_error": float(record.kl_standard_error),
+        "kl": record.kl,
+        "kl_standard_error": record.kl_standard_error,
         "base_weights": records.description["problem"]["policy"]["weights"],
         "versions": records.info["versions"],
     }

@@ -119,10 +119,12 @@ def _facts(front: Front, view: FrontView, summary: Mapping[str, str | float]) ->
         ("Reference point", corner, "corner of the hypervolume"),
     ]
     if front.reference is not None:
-        better = int((front.dominates_reference() & view.feasible).sum())
-        facts.append(
-            ("Better than the reference policy", f"{better} of {len(front)}", "in every objective, as measured")
-        )
+        if front.X.shape[1] == len(front.objectives):  # each policy is judged by the weights it was trained for
+            better = int((((front.F - front.reference.values) * front.X).sum(axis=1) > 0).sum())
+            note = "in their own weighted reward"
+        else:
+            better, note = int((front.dominates_reference() & view.feasible).sum()), "in every objective"
+        facts.append(("Better than the reference policy", f"{better} of {len(front)}", note))
     if view.oracle is not None and view.oracle.hypervolume > 0:
         share = f"{view.hypervolume.value / view.oracle.hypervolume:.1%}"
         facts.append((f"Share of the {view.oracle.curve.label}", share, "of its hypervolume"))

@@ -107,7 +107,7 @@ def load_front(records: StudyStore, base: Policy | None = None, keep: Any = None
     if reference is None or not corner:
         raise StoreError(f"Study {records.name!r} has no evaluated policies yet; see: moalign status {records.name}")
     finished = [t for t in records.trials() if t.state == "done"]
-    prompt_values = np.stack([t.prompt_values for t in finished]) if finished else None
+    prompt_values = np.array([t.prompt_values for t in finished], dtype=np.float64) if finished else None
     return Front(
         study=records.name,
         objectives=tuple(records.info["objectives"]),
@@ -128,14 +128,15 @@ def load_generations(records: StudyStore, trial: int) -> list[dict[str, Any]]:
 
 
 def _point(record: TrialRecord, policy: StoredPolicy | None) -> Point:
+    unknown = float("nan")  # a KL that the method does not have
     return Point(
         trial=record.number,
-        weights=record.weights,
-        values=record.values,
-        standard_errors=record.standard_errors,
-        kl=record.kl,
-        kl_standard_error=record.kl_standard_error,
+        weights=np.array(record.weights, dtype=np.float64),
+        values=np.array(record.values, dtype=np.float64),
+        standard_errors=np.array(record.standard_errors, dtype=np.float64),
+        kl=unknown if record.kl is None else record.kl,
+        kl_standard_error=unknown if record.kl_standard_error is None else record.kl_standard_error,
         columns=dict(record.columns),
-        feasible=record.feasible,
+        feasible=bool(record.feasible),
         policy=policy,
     )

@@ -250,8 +250,9 @@ def _load_folder(folder: Path, dtype: torch.dtype, tokenizer: Any) -> tuple[Any,
     from transformers.utils import logging
 
     local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
+    bars: Any = logging
+    shown = bars.is_progress_bar_enabled()
+    bars.disable_progress_bar()
     try:
         tokenizer = tokenizer or AutoTokenizer.from_pretrained(folder, **local)
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **local)
@@ -259,7 +260,7 @@ def _load_folder(folder: Path, dtype: torch.dtype, tokenizer: Any) -> tuple[Any,
         raise ModelError(f"Policy folder {folder} cannot be loaded as a causal language model: {error}") from error
     finally:
         if shown:
-            logging.enable_progress_bar()
+            bars.enable_progress_bar()
     return model, tokenizer
 
 
