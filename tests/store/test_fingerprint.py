@@ -106,6 +106,9 @@ def made(factor: float) -> Any:
     return inner
 
 
+HERE = str(describe(length)["@callable"]).split(":")[0]  # type: ignore[index,call-overload]
+
+
 def load(path: Path, source: str) -> Any:
     """Imports a file as the command line does with a study file."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -175,7 +178,7 @@ class TestEqualDefinitionsAreRecognised:
 
     def test_decorated_functions_of_a_file_are_known_by_their_name(self) -> None:
         for function in (cached_length, decorated_length):
-            assert str(describe(function)["@callable"]).startswith("test_fingerprint.py:")  # type: ignore[index,call-overload]
+            assert str(describe(function)["@callable"]).startswith(f"{HERE}:")  # type: ignore[index,call-overload]
 
     def test_the_same_object_twice_is_no_circle(self) -> None:
         shared = [1]
@@ -186,7 +189,6 @@ class TestDifferentDefinitionsDiffer:
     @pytest.mark.parametrize(
         ("one", "other"),
         [
-            (0.1, 0.1 + 1e-17 * 2),
             (1, True),
             ("1", 1),
             (None, "None"),
@@ -200,7 +202,7 @@ class TestDifferentDefinitionsDiffer:
             (torch.zeros(2), torch.ones(2)),
             (torch.zeros(2), torch.zeros(2, dtype=torch.bfloat16)),
             (length, cached_length),
-            (functools.partial(length, a=1), functools.partial(length, a=2)),
+            (functools.partial(made, factor=1), functools.partial(made, factor=2)),
             (LengthReward(3), LengthReward(4)),
             (Remembered(1), Remembered(2)),
             ({"@type": "x"}, {"type": "x"}),
@@ -209,8 +211,7 @@ class TestDifferentDefinitionsDiffer:
         ],
     )
     def test_pairs(self, one: Any, other: Any) -> None:
-        same_number = isinstance(one, float) and one == other  # 0.1 + 2e-17 rounds to 0.1: equal floats are equal
-        assert (fingerprint(describe(one)) == fingerprint(describe(other))) is same_number
+        assert fingerprint(describe(one)) != fingerprint(describe(other))
 
     def test_the_smallest_change_of_a_float_counts(self) -> None:
         assert describe(0.1) != describe(math.nextafter(0.1, 1))
@@ -249,7 +250,11 @@ class TestDifferentDefinitionsDiffer:
         assert describe(table.astype(">f8"))["sha256"] == describe(table)["sha256"]  # type: ignore[index,call-overload]
 
     values = st.recursive(
-        st.none() | st.booleans() | st.integers() | st.text(max_size=4) | st.floats(allow_nan=False, allow_infinity=False),
+        st.none()
+        | st.booleans()
+        | st.integers()
+        | st.text(max_size=4)
+        | st.floats(allow_nan=False, allow_infinity=False),
         lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
         max_leaves=6,
     )
@@ -275,7 +280,6 @@ class TestRefusals:
         [
             (lambda p, r: r, "is a lambda: it cannot be recognised"),
             (made(2.0), "keeps 'factor' from the place it was made"),
-            (scaled(length, 2.0), "keeps 'factor', 'function'"),
             (Unknown(), "is a Unknown, which cannot be compared"),
             ({1: "a"}, "has the key 1"),
             (np.array([object()]), "array of Python objects"),
@@ -287,7 +291,7 @@ class TestRefusals:
         with pytest.raises(DefinitionError) as caught:
             describe(Study(objectives=objectives))
         assert "objectives[2].reward" in str(caught.value)
-        assert words in str(caught.value) or "decorator" in str(caught.value)
+        assert words in str(caught.value)
 
     def test_a_wrapper_made_by_hand_is_not_taken_for_the_function_inside(self) -> None:
         """`functools.wraps` gives the wrapper the name of the function, but not its behaviour."""
@@ -326,23 +330,23 @@ class TestDifferences:
     def test_a_name_in_a_list_and_an_added_entry(self) -> None:
         old = Study(objectives=(Objective(name="a"), Objective(name="b")))
         new = Study(objectives=(Objective(name="a"), Objective(name="c"), Objective(name="d")))
-        added = "objectives[2]: added test_fingerprint.py:Objective"
+        added = f"objectives[2]: added {HERE}:Objective"
         assert self.compare(old, new) == ['objectives[1].name: "b" -> "c"', added]
         assert self.compare(new, old)[1] == added.replace("added", "removed")
 
     def test_another_type_is_one_line_not_one_per_field(self) -> None:
-        line = "method: test_fingerprint.py:Method -> test_fingerprint.py:OtherMethod"
+        line = f"method: {HERE}:Method -> {HERE}:OtherMethod"
         assert self.compare(Study(), Study(method=OtherMethod(beta=9.0))) == [line]
 
     def test_enums_arrays_functions_and_keys(self) -> None:
         old, new = Study(weights=np.zeros((2, 3))), Study(weights=np.ones((2, 3)), method=Method(kind=Kind.HINGE))
         kind, weights = self.compare(old, new)
-        assert kind == 'method.kind: "test_fingerprint.py:Kind.SIGMOID" -> "test_fingerprint.py:Kind.HINGE"'
+        assert kind == f'method.kind: "{HERE}:Kind.SIGMOID" -> "{HERE}:Kind.HINGE"'
         assert weights.startswith("weights: float64[2, 3] ") and len(weights) < 70
         assert self.compare({"a": 1, "@b": 2}, {"@b": 3, "c": 4}) == ["@b: 2 -> 3", "a: removed 1", "c: added 4"]
-        function, cached = "test_fingerprint.py:length", "test_fingerprint.py:cached_length"
+        function, cached = f"{HERE}:length", f"{HERE}:cached_length"
         assert self.compare([length], [cached_length]) == [f"[0]: {function} -> {cached}"]
-        assert self.compare(functools.partial(length, 1), functools.partial(length, 2)) == ["args[0]: 1 -> 2"]
+        assert self.compare(functools.partial(made, 1.0), functools.partial(made, 2.0)) == ["args[0]: 1.0 -> 2.0"]
 
     def test_changed_code(self, tmp_path: Path) -> None:
         old = load(tmp_path / "1" / "hh.py", REWARD)

@@ -112,7 +112,7 @@ COMPLAINTS: Final = (
         "- Pull it out with pliers.",
         "+ Wipe around the edges gently.",
         "+ Use a dry cotton swab.",
-        "- Pour some glue over it.",
+        "- Cover it with strong glue.",
         "+ Press it a few times.",
     ),
     _complaint(

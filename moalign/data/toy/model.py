@@ -91,7 +91,7 @@ def train_toy(split: Split, recipe: ToyRecipe, seed: int, on_step: OnStep | None
     masses = []
     with _one_thread():
         tokenizer = build_tokenizer(split.train, recipe.vocabulary)
-        rows = _Rows.of(split.train, tokenizer)
+        rows = TrainingRows.of(split.train, tokenizer)
         for attempt in range(recipe.attempts):
             model = _new_model(recipe, tokenizer, seed=_seed(seed, attempt))
             _fit(model, rows, recipe, np.random.default_rng([seed, attempt]), on_step)
@@ -108,7 +108,7 @@ def train_toy(split: Split, recipe: ToyRecipe, seed: int, on_step: OnStep | None
 
 @final
 @dataclass(frozen=True)
-class _Rows:
+class TrainingRows:
     """All replies to the training prompts as tokens, with the exact next-token distribution at each position.
 
     Positions that share a prompt and a prefix share a node of the trie; `branch_*` has one row per node.
@@ -121,7 +121,7 @@ class _Rows:
     branch_probs: Tensor  # [nodes, branches] float32, rows sum to one, padded by 0
 
     @classmethod
-    def of(cls, prompts: Sequence[str], tokenizer: Any) -> _Rows:
+    def of(cls, prompts: Sequence[str], tokenizer: Any) -> TrainingRows:
         tokens: list[list[int]] = []
         nodes: list[list[int]] = []
         branches: list[dict[int, float]] = []
@@ -166,7 +166,7 @@ def _add_trie(branches: list[dict[int, float]], tails: list[list[int]], probs: F
     return paths
 
 
-def _fit(model: Any, rows: _Rows, recipe: ToyRecipe, rng: np.random.Generator, on_step: OnStep | None) -> None:
+def _fit(model: Any, rows: TrainingRows, recipe: ToyRecipe, rng: np.random.Generator, on_step: OnStep | None) -> None:
     optimiser = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.95), weight_decay=0.0)
     model.train()
     for step, batch in enumerate(_batches(rows, recipe, rng)):
@@ -182,7 +182,7 @@ def _fit(model: Any, rows: _Rows, recipe: ToyRecipe, rng: np.random.Generator, o
     model.eval()
 
 
-def _batches(rows: _Rows, recipe: ToyRecipe, rng: np.random.Generator) -> Iterator[list[int]]:
+def _batches(rows: TrainingRows, recipe: ToyRecipe, rng: np.random.Generator) -> Iterator[list[int]]:
     """Yields `steps` batches of rows of similar length, which wastes less on padding."""
     pool = 16  # batches drawn and sorted together
     for start in range(0, recipe.steps, pool):
@@ -199,7 +199,7 @@ def _learning_rate(step: int, recipe: ToyRecipe) -> float:
     return recipe.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
-def _loss(model: Any, rows: _Rows, batch: list[int]) -> Tensor:
+def _loss(model: Any, rows: TrainingRows, batch: list[int]) -> Tensor:
     """Returns the mean over reply tokens of KL(exact next-token distribution || model), a scalar in nats."""
     ids, _ = right_pad([rows.tokens[i] for i in batch])
     hidden = model.model(input_ids=ids).last_hidden_state  # padding is right of all that is scored: no mask needed
