@@ -126,7 +126,8 @@ def test_a_killed_run_continues_and_ends_like_an_uninterrupted_one(
     steps = 60 if moment == "training" else 6
     whole = ma.run(tiny_study(model, steps=steps))
     code = (
-        "import sys, time; from pathlib import Path; import moalign as ma, moalign.policy.engine as e, moalign.driver as r\n"
+        "import sys, time; from pathlib import Path; import moalign as ma\n"
+        "import moalign.policy.engine as e, moalign.driver as r\n"
         "from tests.tiny import tiny_study\n"
         "r.POLICIES_PER_GROUP = 1; judge = r.judge\n"
         "def slow(*a): time.sleep(0.4); return judge(*a)\n"
@@ -314,3 +315,24 @@ def test_the_stored_front_equals_the_returned_one(finished: tuple[Path, ma.Front
     assert "MODPO" in card and "| 2 |" in card
     config = json.loads((root / "tiny/trials/0001/config.json").read_text())
     assert config["weights"] == {"vowels": 0.5, "short": 0.5}
+
+
+def test_a_reward_model_folder_scores_an_objective(model: Path, tmp_path: Path) -> None:
+    from transformers import AutoModelForSequenceClassification, LlamaConfig
+
+    from tests.models import tiny_tokenizer
+
+    config = LlamaConfig(
+        vocab_size=61, hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2,
+        num_labels=1, pad_token_id=2, initializer_range=0.5,
+    )  # fmt: skip
+    AutoModelForSequenceClassification.from_config(config).save_pretrained(tmp_path / "reward")
+    tiny_tokenizer().save_pretrained(tmp_path / "reward")
+    reward = ma.RewardModel(tmp_path / "reward")
+    front = ma.run(tiny_study(model, rewards=(reward, shortness)))
+    rows = load_generations(front.points[0].policy.records, 0)
+    again = reward([r["prompt"] for r in rows], [r["response"] for r in rows])
+    assert [r["rewards"]["vowels"] for r in rows] == pytest.approx([float(v) for v in again], abs=1e-5)
+
+    with pytest.raises(ma.DefinitionError, match="Reward of objective 'vowels'.*absent"):
+        tiny_study(model, rewards=(ma.RewardModel(tmp_path / "absent"), shortness))

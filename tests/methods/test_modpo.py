@@ -128,6 +128,7 @@ def test_at_a_corner_margins_play_no_role() -> None:
 
 def test_given_labels_merge_over_objectives_whichever_way_round() -> None:
     """(a over b on `first`) and (b over a on `second`) are one row with labels 1 and 0; a repeated vote stays a row."""
+
     def pairs(*rows: tuple[str, str]) -> PreferencePairs:
         return PreferencePairs(
             prompts=("p",) * len(rows), chosen=tuple(r[0] for r in rows), rejected=tuple(r[1] for r in rows),
@@ -143,9 +144,7 @@ def test_given_labels_merge_over_objectives_whichever_way_round() -> None:
     )
     engine = Engine(merged.policy)
     data = preference_data(merged, Scorer(merged, engine), engine, SampledPairs())
-    assert np.array_equal(
-        data.pair_columns["labels"], [[1, 0], [1, np.nan], [1, np.nan], [np.nan, 1]], equal_nan=True
-    )
+    assert np.array_equal(data.pair_columns["labels"], [[1, 0], [1, np.nan], [1, np.nan], [np.nan, 1]], equal_nan=True)
     assert len(data.responses) == 5
     texts = [engine.language_model.decode_response([], c) for c in data.responses.completions]
     assert [[texts[i] for i in pair] for pair in data.pairs] == [["a", "b"], ["a", "b"], ["c", "a"], ["d", "e"]]
@@ -172,8 +171,9 @@ def test_sampled_labels_follow_bradley_terry() -> None:
 
 def test_refusals_and_warnings() -> None:
     weights = ma.grid(3, steps=1)
-    assert "divides by the weight of the trained objective 'second' (index 1), but weights[0]" in (
-        MODPO(trained="second").problems(problem(), weights)[0]
+    assert (
+        "divides by the weight of the trained objective 'second' (index 1), but weights[0]"
+        in (MODPO(trained="second").problems(problem(), weights)[0])
     )
     assert "'nothing'" in MODPO(trained="nothing").problems(problem(), weights)[0]
     assert MODPO().problems(problem(), weights) == []

@@ -205,7 +205,7 @@ def test_bfloat16_stays_near_float32() -> None:
 
 
 def test_the_learning_rate_follows_its_schedule() -> None:
-    """10 steps, 20 % warm-up: steps 0 and 1 rise by thirds, step 2 is the peak, then the schedule falls over 8 steps."""
+    """10 steps, 20 % warm-up: steps 0 and 1 rise by thirds, step 2 is the peak, then it falls over 8 steps."""
     rates = [settings(steps=10, warmup=0.2, schedule=linear, learning_rate=1.0).rate(s) for s in range(10)]
     assert rates == pytest.approx([1 / 3, 2 / 3, 1, 7 / 8, 6 / 8, 5 / 8, 4 / 8, 3 / 8, 2 / 8, 1 / 8])
     assert constant(0.7) == 1 and cosine(0.5) == pytest.approx(0.5) and cosine(1.0) == pytest.approx(0)

@@ -108,7 +108,9 @@ class TestDead:
         """Also before its parent has collected it: a zombie does not drive."""
         with driver_process(study) as process:
             process.send_signal(signal.SIGKILL)
+            deadline = time.time() + 5
             while process_start(process.pid) is not None:
+                assert time.time() < deadline, "a killed process counts as running"
                 time.sleep(0.01)
             with study.drive():
                 study.add_event("taken over", {})
