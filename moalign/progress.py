@@ -79,7 +79,7 @@ class TerminalProgress:
     def on_start(self, study: Any, records: Any) -> None:
         """Shows what is going to run, and how much of it is done already."""
         self._records, self._objectives = records, study.problem.names
-        trials = records.trials()
+        trials = records.trials(prompt_values=False)
         self._total = len(study.weights)
         self._done = sum(t.state == "done" for t in trials)
         self._failed = {t.number for t in trials if t.state == "failed"}
@@ -87,18 +87,21 @@ class TerminalProgress:
         facts += [f"{self._total} policies", *([self._device] if self._device else [])]
         self._say("   ".join(facts))
         if self._done:
-            self._say(f"continues: {self._done} of {self._total} policies are done")
+            self._say(f"{self._done} of {self._total} policies are done already")
         self._begin("preparing", 0)
         self._step_line = "the reference policy is judged first"
 
     def on_step(self, training: str, record: Any, steps: int) -> None:
         """Shows the step, the loss of the stack, and the time left of this training."""
         self._on_step(f"training {training}", record.step, steps, lambda: _losses(record.loss.tolist()))
+        if record.step == steps:
+            self._begin("evaluation", 0)
 
     def on_policy(self, point: Any) -> None:
         """Shows a policy that was just judged."""
-        if self._task.name != "evaluation":
-            self._begin("evaluation", self._total - self._done)
+        if self._task.name != "evaluation":  # the training was finished by an earlier run
+            self._begin("evaluation", 0)
+        self._task.steps = self._task.steps or self._total - self._done - len(self._failed)
         self._done += 1
         self._task.step += 1
         values = [
@@ -181,10 +184,12 @@ class TerminalProgress:
             self._console.print(Text(visible(line)), soft_wrap=True)
 
     def _say_failures(self) -> None:
-        for trial in self._records.trials():
+        for trial in self._records.trials(prompt_values=False):
             if trial.state == "failed" and trial.number not in self._failed:
                 self._failed.add(trial.number)
-                self._say(f"failed #{trial.number}  {trial.error}  ->  moalign show {self._records.name} {trial.number}")
+                self._say(
+                    f"failed #{trial.number}  {trial.error}  ->  moalign show {self._records.name} {trial.number}"
+                )
 
     def _stop_live(self) -> None:
         if self._live is not None:

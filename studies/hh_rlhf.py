@@ -120,20 +120,25 @@ def sample(
 
 def report(study: ma.Study, front: ma.Front, data: Path) -> str:
     """Returns what was trained on, the front, and how well the learned rewards judge held-out pairs."""
-    engine = Engine(study.problem.policy, workspace=front.points[0].policy.records, seed=study.seed)
-    lines = [cuts(engine, objective.name, objective.pairs) for objective in study.problem.objectives]
-    names = "  ".join(f"{name:>16}" for name in front.objectives)
-    lines += ["", f"{'weights':<12}{names}    KL (nats)  non-dominated"]
-    for point, member in zip(front, front.non_dominated(), strict=True):
-        values = "  ".join(f"{v:8.2f} +- {e:.2f}" for v, e in zip(point.values, point.standard_errors, strict=True))
-        weights = " ".join(f"{w:.2f}" for w in point.weights)
-        lines.append(
-            f"{weights:<12}{values}  {point.kl:5.2f} +- {point.kl_standard_error:.2f}  {'yes' if member else ''}"
-        )
-    values = "  ".join(f"{v:8.2f} +- {e:.2f}" for v, e in zip(
-        front.reference.values, front.reference.standard_errors, strict=True))  # fmt: skip
-    lines += [f"{'reference':<12}{values}", f"hypervolume {front.hypervolume()}", "", *judgements(study, engine, data)]
-    return "\n".join(lines)
+    records = front[0].policy.records
+    with records.drive():  # the engine keeps what it computes there, and finds the trained rewards
+        engine = Engine(study.problem.policy, workspace=records, seed=study.seed)
+        used = [cuts(engine, objective.name, objective.pairs) for objective in study.problem.objectives]
+        judged = judgements(study, engine, data)
+    return "\n".join([*used, "", *table(front), f"hypervolume {front.hypervolume()}", "", *judged])
+
+
+def table(front: ma.Front) -> list[str]:
+    """Returns one line per policy, and one for the reference; +- are standard errors over prompts."""
+    names = (*front.objectives, "KL (nats)")
+    lines = [f"{'weights':<12}" + "".join(f"{name:>17}" for name in names) + "  non-dominated"]
+    members = front.non_dominated().tolist()
+    for point, member in zip([*front, front.reference], [*members, False], strict=True):
+        name = "reference" if point is front.reference else " ".join(f"{w:.2f}" for w in point.weights)
+        measured = zip([*point.values, point.kl], [*point.standard_errors, point.kl_standard_error], strict=True)
+        numbers = "".join(f"{value:9.2f} +- {error:4.2f}" for value, error in measured)
+        lines.append(f"{name:<12}{numbers}{'  yes' if member else ''}")
+    return lines
 
 
 def cuts(engine: Engine, name: str, pairs: PreferencePairs) -> str:

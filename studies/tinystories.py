@@ -260,9 +260,9 @@ def report(study: ma.Study, front: ma.Front, data: Path) -> str:
         f"Rewards are in standard deviations of the base policy; their standard errors are {errors.min():.2f}-"
         f"{errors.max():.2f}.",
         "gain: weighted reward over the reference, paired by prompt, and how many standard errors (z) that is.",
-        f"share: of the gain that {CANDIDATES} samples of the base policy per prompt allow at the same KL; so few",
-        "understate it, the more so the fewer of them are effective (ESS). loss: of the policy's text under the base",
-        "policy, in nats per token. unknown: words that neither the training stories nor the prompt have.",
+        f"share: of the gain that the best reweighting of {CANDIDATES} samples of the base policy per prompt has at",
+        "the same KL; to be trusted the less, the fewer of them are effective (ESS). loss: of the policy's text under",
+        "the base policy, in nats per token. unknown: words that neither the training stories nor the prompt have.",
     ]
     judged = floors(front, found, max(unknown), reference_unknown)
     verdicts = [f"{'holds' if held else 'FAILS':<7}{wanted}: {value}" for wanted, value, held in judged]

@@ -27,7 +27,7 @@ LEVELS = [
     {"study", "results"},
     {"publish"},
     {"driver", "progress"},
-    {"demo"},
+    {"demo", "diagnostics"},
     {"cli"},
 ]
 LEVEL_OF = {name: level for level, names in enumerate(LEVELS) for name in names}
@@ -57,7 +57,8 @@ def imported(file: Path) -> set[tuple[str, bool]]:
             names = [node.module] if "." in node.module else [f"moalign.{a.name}" for a in node.names]
         elif isinstance(node, ast.Import):
             names = [a.name for a in node.names if a.name.startswith("moalign.")]
-        found |= {(name.split(".")[1], id(node) in inside) for name in names}
+        parts = {name.split(".")[1] for name in names}
+        found |= {(part, id(node) in inside) for part in parts if not part.startswith("__")}
     return found
 
 

@@ -9,12 +9,14 @@ from typing import Annotated
 
 import typer
 
+from moalign.cli.check import check
 from moalign.cli.demo import demo
 from moalign.cli.doctor import doctor
 from moalign.cli.errors import Commands
-from moalign.cli.execute import check, run
+from moalign.cli.execute import run
+from moalign.cli.look import front, show
 from moalign.cli.manage import export, init, report, retry
-from moalign.cli.read import front, ls, show, status
+from moalign.cli.overview import ls, status
 
 app = typer.Typer(
     name="moalign",
@@ -24,7 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit codes: 0 done, 1 finished with failed trials, 2 usage, 3 definition or data, 4 store, 130 interrupted.",
+    epilog="Exit codes: 0 done, 1 with failed trials, 2 usage, 3 definition or data, 4 store, 130 interrupted.",
 )
 for command, panel in (
     (demo, "Start"),

@@ -68,7 +68,10 @@ def _prompts(fact: dict[str, Any]) -> str:
 
 
 def _pairs(fact: dict[str, Any]) -> str:
-    return "  ".join(f"{name} {count:,}" for name, count in fact.items()) or "none given: responses are sampled and labelled"
+    return (
+        "  ".join(f"{name} {count:,}" for name, count in fact.items())
+        or "none given: responses are sampled and labelled"
+    )
 
 
 def _rewards(fact: dict[str, Any]) -> str:
@@ -90,11 +93,14 @@ def _time(fact: dict[str, Any]) -> str:
         return ""
     memory = fact["peak_megabytes"]
     return (
-        f"{number(fact['seconds_per_step'])} s per step: training about {_minutes(fact['training_seconds'])}, evaluation of "
-        f"{fact['evaluation_responses']:,} responses about {_minutes(fact['evaluation_seconds'])}"
+        f"{number(fact['seconds_per_step'])} s per step: training about {_words(fact['training_seconds'])}, "
+        f"evaluation of {fact['evaluation_responses']:,} responses about {_words(fact['evaluation_seconds'])}"
         + ("" if memory is None else f"; peak memory so far {memory:,.0f} MB")
     )
 
 
-def _minutes(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+def _words(seconds: float) -> str:
+    for unit, size, most in (("s", 1, 90), ("min", 60, 90)):
+        if seconds < size * most:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds / 3600:.1f} h"

@@ -18,16 +18,16 @@ from moalign.errors import StudyChangedError
 if TYPE_CHECKING:
     from moalign.demo import Comparison
     from moalign.front import Front
-    from moalign.store import StudyStore
+    from moalign.store import Store, StudyStore
     from moalign.study import Study
 
 EVENT = "comparison"
 FLOORS = {"gain_share_mean": 0.90, "gain_share_min": 0.80, "ratio": 0.90, "front_size": 6}
 NOTE = (
-    "The dashed front is the exact optimum of w . rewards - beta KL at the study's own beta, computed by listing all 256 "
-    "replies to each held-out prompt. A policy's share is (J - J_reference) / (J_optimum - J_reference) with "
-    "J = w . rewards - beta KL, all of it computed from the policy's probabilities of these replies, not from samples. "
-    "The hypervolume ratio divides the hypervolume of the sampled front by that of the optimum, above the same reference "
+    "The dashed front is the exact optimum of w . rewards - beta KL at the study's own beta, computed by listing all "
+    "256 replies to each held-out prompt. A policy's share is (J - J_reference) / (J_optimum - J_reference) "
+    "with J = w . rewards - beta KL, computed from the policy's probabilities of these replies, not from samples. The "
+    "hypervolume ratio divides the hypervolume of the sampled front by that of the optimum, above the same reference "
     "point; a policy that spends more KL than the optimum can push it past 1."
 )
 
@@ -41,20 +41,16 @@ def demo(
 ) -> None:
     """Train a tiny language model and ten policies, and compare them with the exact optimum; no download."""
     from moalign.demo import toy_study
-    from moalign.progress import TerminalProgress
     from moalign.driver import run
+    from moalign.progress import TerminalProgress
     from moalign.store import Store
 
     started = time.monotonic()
     quiet_models()
+    resumed = _resumed(Store(store), name, seed)
     with TerminalProgress(quiet=quiet) as progress:
         study = toy_study(seed, name=name, on_step=progress.on_model_step)
-        resumed = name in Store(store).names()
-        try:
-            front = run(study, store, callbacks=[progress])
-        except StudyChangedError as error:
-            error.add_note("To run the demo beside it: moalign demo --name NAME")
-            raise
+        front = run(study, store, callbacks=[progress])
     records = Store(store).study(name)
     exact = _exact(study, records, front, seed, quiet)
     facts = _facts(records, front, exact, time.monotonic() - started, resumed)
@@ -67,6 +63,19 @@ def demo(
         raise typer.Exit(FAILED_TRIALS)
 
 
+def _resumed(store: Store, name: str, seed: int) -> bool:
+    """Returns whether the study exists; another seed is refused before the tiny model is trained for it."""
+    if name not in store.names():
+        return False
+    ran = store.study(name).description.get("seed")
+    if ran != seed:
+        raise StudyChangedError(
+            f"Study {name!r} in {store.root} was run with seed {ran}, not {seed}. To keep both: "
+            f"{command('demo', '--seed', seed, '--name', f'{name}-seed-{seed}', store=store.root)}"
+        )
+    return True
+
+
 def _exact(study: Study, records: StudyStore, front: Front, seed: int, quiet: bool) -> dict[str, Any]:
     """Returns the comparison with the optimum; it is made once, and recorded with the study and its report."""
     from moalign.demo import compare_with_oracle, toy_facts
@@ -75,7 +84,7 @@ def _exact(study: Study, records: StudyStore, front: Front, seed: int, quiet: bo
     trials = [p.trial for p in front.points]
     stored = [e.data for e in records.events(EVENT)]
     if stored and stored[-1]["trials"] == trials:
-        return stored[-1]
+        return dict(stored[-1])
     if not quiet:
         say("comparing with the exact optimum", error=True)
     comparison = compare_with_oracle(study, front, toy_facts(seed))
@@ -99,13 +108,11 @@ def _plain(comparison: Comparison) -> dict[str, Any]:
 
 def _curve(comparison: Comparison) -> dict[str, Any]:
     best = comparison.best
-    arrays = {"weights": comparison.weights, "values": best.rewards, "kl": best.kl}
+    arrays: dict[str, Any] = {"weights": comparison.weights, "values": best.rewards, "kl": best.kl}
     return {**{name: array.tolist() for name, array in arrays.items()}, "label": "exact optimum"}
 
 
-def _facts(
-    records: StudyStore, front: Front, exact: dict[str, Any], seconds: float, resumed: bool
-) -> dict[str, Any]:
+def _facts(records: StudyStore, front: Front, exact: dict[str, Any], seconds: float, resumed: bool) -> dict[str, Any]:
     from moalign.publish import REPORT
 
     volume = front.hypervolume()
@@ -133,19 +140,24 @@ def _facts(
 def _below_floor(facts: dict[str, Any]) -> list[str]:
     """Returns what a demo that works would reach and this one does not."""
     floors = {**FLOORS, "policies_beating_reference": facts["points"]}
-    return [f"{name} is {number(facts[name])}, expected at least {floor}" for name, floor in floors.items() if facts[name] < floor]
+    return [
+        f"{name} is {number(facts[name])}, expected at least {floor}"
+        for name, floor in floors.items()
+        if facts[name] < floor
+    ]
 
 
 def _print(front: Front, exact: dict[str, Any], facts: dict[str, Any], store: Path) -> None:
     shares = {"share": [f"{s:.1%}" for s in exact["share"]], "regret": [number(r) for r in exact["regret"]]}
     print_front(front, shares)
+    optimum, ratio, exact_ratio = (number(facts["oracle_hypervolume"]), facts["ratio"], facts["ratio_exact"])
+    beaten = f"{facts['policies_beating_reference']} of {facts['points']} policies"
     say(
-        f"share: of the gain that the exact optimum has over the reference at the same beta; regret: what is missing\n"
+        f"share of the gain that the exact optimum has over the reference at the same beta; regret: what is missing\n"
         f"\n"
-        f"exact optimum     hypervolume {number(facts['oracle_hypervolume'])}: the policies reach {facts['ratio']:.1%} of it "
-        f"({facts['ratio_exact']:.1%} by their exact values)\n"
-        f"share of the gain {facts['gain_share_mean']:.1%} on average, {facts['gain_share_min']:.1%} for the worst policy\n"
-        f"reference beaten  by {facts['policies_beating_reference']} of {facts['points']} policies (weighted reward net of KL)\n"
+        f"exact optimum     hypervolume {optimum}: the policies reach {ratio:.1%}, {exact_ratio:.1%} by exact values\n"
+        f"share of the gain {facts['gain_share_mean']:.1%} on average, worst policy {facts['gain_share_min']:.1%}\n"
+        f"reference beaten  by {beaten}, in weighted reward net of beta KL\n"
         f"time              {facts['seconds']:.0f} s"
     )
     for shortfall in facts["below_floor"]:

@@ -1,7 +1,7 @@
 """From exceptions to one message on stderr and an exit code: no stack trace for what a user can put right.
 
-    0 done   1 finished, with failed trials   2 usage   3 definition or data   4 store   70 fault of moalign
-    130 interrupted; the same command continues
+0 done   1 finished, with failed trials   2 usage   3 definition or data   4 store   70 fault of moalign
+130 interrupted; the same command continues
 """
 
 from __future__ import annotations
@@ -53,6 +53,13 @@ class Commands(TyperGroup):
                 traceback.print_exc()
                 say("This is a fault of moalign, not of your study. Please report it with the lines above.", error=True)
                 raise typer.Exit(FAULT) from error
+
+
+def usage(message: str, option: str | None = None) -> typer.BadParameter:
+    """Returns the error for an argument that cannot be meant; it ends a command with exit code 2."""
+    from moalign.figures.text import visible
+
+    return typer.BadParameter(visible(message), param_hint=option)
 
 
 def _reported(error: Exception, code: int, debug: bool) -> typer.Exit:

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from moalign.front import Front
     from moalign.store import StudyStore
 
-Fork = Annotated[bool, typer.Option("--fork", help="If the definition has changed, run it as NAME-2 beside the old one.")]
+Fork = Annotated[
+    bool, typer.Option("--fork", help="If the definition has changed, run it beside the old one, as NAME-2.")
+]
 
 
 def run(
@@ -41,9 +43,7 @@ def run(
     study = load_study(file)
     with TerminalProgress(quiet=quiet, device=device) as progress:
         try:
-            front = flow.run(
-                study, store, on_change="fork" if fork else "refuse", callbacks=[progress], device=device
-            )
+            front = flow.run(study, store, on_change="fork" if fork else "refuse", callbacks=[progress], device=device)
         except StudyChangedError as error:
             error.add_note(f"To keep both: moalign run {file} --fork")
             raise

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import typer
+from moalign.cli.errors import usage
 
 
 def checked_device(device: str | None) -> str:
@@ -21,7 +21,7 @@ def checked_device(device: str | None) -> str:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise typer.BadParameter(f"{device!r} cannot be used: {reason}", param_hint="--device") from None
+        raise usage(f"{device!r} cannot be used: {reason}", "--device") from None
     return device
 
 
@@ -29,4 +29,4 @@ def quiet_models() -> None:
     """Turns off the progress bars that transformers draws while it loads a model."""
     from transformers.utils.logging import disable_progress_bar
 
-    disable_progress_bar()
+    disable_progress_bar()  # type: ignore[no-untyped-call]

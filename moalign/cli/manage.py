@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from moalign.cli.errors import usage
 from moalign.cli.options import STORE, AsJson, StoreFolder, StudyName, TrialNumber
 from moalign.cli.output import command, print_json, say
 from moalign.errors import DefinitionError
@@ -20,7 +21,7 @@ def init(name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the n
     """Write studies/NAME.py: commented, ready to run on the embedded problem, easy to point at your own model."""
     name = name.removesuffix(".py")
     if not FILE_NAME.fullmatch(name):
-        raise typer.BadParameter(f"{name!r} names a file and a folder of results; use letters, digits, '_' and '-'.")
+        raise usage(f"{name!r} names a file and a folder of results; use letters, digits, '_' and '-'.", "NAME")
     template = resources.files("moalign").joinpath("templates", "study.py.txt").read_text(encoding="utf-8")
     file = Path("studies") / f"{name}.py"
     file.parent.mkdir(exist_ok=True)
@@ -28,13 +29,17 @@ def init(name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the n
         with file.open("x", encoding="utf-8") as stream:  # "x" never overwrites
             stream.write(template.replace("STUDY_NAME", name))
     except FileExistsError:
-        raise DefinitionError(f"{file} exists already and stays as it is. Choose another name, or edit that file.") from None
+        raise DefinitionError(
+            f"{file} exists already and stays as it is. Choose another name, or edit that file."
+        ) from None
     say(f"wrote {file}   next: {command('run', file)}")
 
 
 def report(
     name: StudyName,
-    out: Annotated[Path | None, typer.Argument(metavar="OUT.html", help="Where to write; the study's own report if left out.")] = None,
+    out: Annotated[
+        Path | None, typer.Argument(metavar="OUT.html", help="Where to write; the study's own report if left out.")
+    ] = None,
     store: StoreFolder = STORE,
 ) -> None:
     """Write the study's report: one HTML file that needs no network."""
@@ -44,6 +49,8 @@ def report(
 
     records = Store(store).study(name)
     path = records.folder / REPORT if out is None else out
+    if path.is_dir():
+        raise usage(f"{path} is a folder. Name the file to write, such as {path / REPORT}.", "OUT.html")
     write_report_of(records, load_front(records), path)
     say(str(path))
 

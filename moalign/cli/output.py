@@ -52,7 +52,7 @@ def print_json(value: Any, *, indent: int | None = 2) -> None:
 
 
 def print_csv(columns: Mapping[str, Sequence[Any]]) -> None:
-    """Prints columns of equal length as CSV; a text that a spreadsheet would run as a formula starts with '."""
+    """Prints columns of equal length as CSV, for spreadsheets and terminals: texts are neither formulas nor codes."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow([_inert(name) for name in columns])
@@ -74,11 +74,13 @@ def plain(value: Any) -> Any:
 
 
 def flat(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Returns nested mappings as (dotted name, value) rows."""
+    """Returns nested mappings, also those in lists, as (dotted name, value) rows."""
     rows: list[tuple[str, str]] = []
     for name, item in value.items():
         if isinstance(item, Mapping) and item:
             rows += flat(item, f"{prefix}{name}.")
+        elif isinstance(item, (list, tuple)) and any(isinstance(part, Mapping) for part in item):
+            rows += flat({f"{name}[{i}]": part for i, part in enumerate(item)}, prefix)
         else:
             rows.append((f"{prefix}{name}", item if isinstance(item, str) else json.dumps(plain(item))))
     return rows
@@ -113,7 +115,10 @@ def _one_line(text: str) -> str:
 
 
 def _inert(text: str) -> str:
-    return f"'{text}" if text.startswith(FORMULA_STARTS) else text
+    """Returns the text with an apostrophe where a spreadsheet would otherwise run it."""
+    from moalign.figures.text import visible
+
+    return visible(f"'{text}" if text.startswith(FORMULA_STARTS) else text)
 
 
 def _csv_cell(value: Any) -> Any:

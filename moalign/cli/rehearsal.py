@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from moalign.data import Prompts
+from moalign.driver import POLICIES_PER_GROUP, refuse_long_texts
 from moalign.errors import MoalignError, MoalignWarning
 from moalign.evaluation import Evaluation, draw, judge
 from moalign.policy.adapters import AdapterStack
@@ -26,7 +27,6 @@ from moalign.policy.generate import Sampling
 from moalign.policy.train import Training
 from moalign.problem import Objective, Problem
 from moalign.rewards import ImplicitReward, score
-from moalign.driver import POLICIES_PER_GROUP, refuse_long_texts
 from moalign.scoring import Scorer
 from moalign.study import Study
 
@@ -108,8 +108,7 @@ def _prompts(study: Study, engine: Engine, findings: Findings) -> dict[str, Any]
         shared = len(set(training) & set(held_out))
         if shared:
             findings.remarks.append(
-                f"{shared} of {len(held_out)} held-out prompts are training prompts, too: the front would be judged on what "
-                "it was trained on."
+                f"{shared} of {len(held_out)} held-out prompts are training prompts, too. Judge policies on others."
             )
     return fact
 
@@ -198,7 +197,9 @@ def _small_problem(problem: Problem, training: Training) -> Problem:
     """Returns the problem with just enough pairs and prompts for whole batches."""
     few = max(FEW_PROMPTS, training.batch_size if training.by_prompt else training.batch_size // 16)
     prompts = None if problem.prompts is None else _few(problem.prompts, few)
-    return replace(problem, objectives=tuple(_small_objective(o, training) for o in problem.objectives), prompts=prompts)
+    return replace(
+        problem, objectives=tuple(_small_objective(o, training) for o in problem.objectives), prompts=prompts
+    )
 
 
 def _small_objective(objective: Objective, training: Training) -> Objective:

@@ -23,7 +23,9 @@ def load_study(file: Path) -> Study:
     """
     if not file.is_file():
         what = "is a folder" if file.is_dir() else "does not exist"
-        raise DefinitionError(f"{file} {what} (looked from {Path.cwd()}). `moalign init NAME` writes a study to start from.")
+        raise DefinitionError(
+            f"{file} {what} (looked from {Path.cwd()}). `moalign init NAME` writes a study to start from."
+        )
     if file.suffix != ".py":
         raise DefinitionError(f"{file} is no Python file. A study is a .py file; `moalign init NAME` writes one.")
     module = _guarded(file, lambda: _execute(file))
@@ -58,7 +60,9 @@ def _guarded(file: Path, call: Any) -> Any:
         text = f": {error.text.strip()}" if error.text else ""
         raise DefinitionError(f"{error.filename or file} line {error.lineno}: {error.msg}{text}") from error
     except SystemExit as error:
-        raise DefinitionError(f"{_place(error, file)} ended Python by exit. A study file only defines its study.") from error
+        raise DefinitionError(
+            f"{_place(error, file)} ended Python by exit. A study file only defines its study."
+        ) from error
     except Exception as error:
         raise DefinitionError(f"{_place(error, file)}: {type(error).__name__}: {error}") from error
 
@@ -69,7 +73,9 @@ def _checked(found: Any, file: Path) -> Study:
     if isinstance(found, Study):
         return found
     if found is None:
-        raise DefinitionError(f"{file} defines no study. Write `study = moalign.Study(...)`, or a build() that returns one.")
+        raise DefinitionError(
+            f"{file} defines no study. Write `study = moalign.Study(...)`, or a build() that returns one."
+        )
     raise DefinitionError(f"`study` of {file} is a {type(found).__name__}, but must be a moalign.Study.")
 
 

@@ -99,7 +99,7 @@ def test_objectives_that_label_the_same_pairs_train_as_one_stack() -> None:
 
 
 def test_a_policy_is_the_same_alone_and_in_the_stack_whatever_its_place() -> None:
-    training = ma.Training(steps=5, batch_size=4, learning_rate=1e-2, lora=ma.LoRA(rank=2))
+    training = ma.Training(steps=5, batch_size=4, learning_rate=1e-3, lora=ma.LoRA(rank=2))
     method = MODPO(beta=0.5, training=training)
     engine = Engine(problem().policy, seed=1)
     weights = np.array([[0.2, 0.5, 0.3], [0.0, 0.0, 1.0], [0.6, 0.2, 0.2]])

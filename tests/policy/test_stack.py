@@ -41,7 +41,7 @@ def make_data(engine: Engine) -> PreferenceData:
 
 
 def settings(**changes: Any) -> Training:
-    given = {"steps": 6, "batch_size": 3, "learning_rate": 1e-2, "lora": LoRA(rank=4, alpha=8.0)}
+    given = {"steps": 6, "batch_size": 3, "learning_rate": 1e-3, "lora": LoRA(rank=4, alpha=8.0)}
     return Training(**{**given, **changes})
 
 
@@ -54,7 +54,7 @@ def test_a_stack_equals_separate_runs(family: str) -> None:
     for k in range(len(BETAS)):
         alone = engine.train(f"one-{k}", data, dpo_like, {"beta": BETAS[k : k + 1]}, settings())
         assert (stack.matrix[k] - alone.matrix[0]).abs().max() <= 1e-6
-        assert (alone.matrix - start.matrix).abs().max() > 1e-2  # it did move
+        assert (alone.matrix - start.matrix).abs().max() > 1e-3  # it did move
 
 
 @pytest.mark.parametrize("tokens_per_chunk", [1, 100])
@@ -105,7 +105,7 @@ def test_one_policy_equals_an_ordinary_peft_loop(family: str, dtype: str, tolera
             ratio = (log_prob(first) - log_prob(second)) - (reference[first] - reference[second])
             terms.append(-F.logsigmoid(BETAS[1] * ratio))
         loss = torch.stack(terms).mean()
-        assert abs(float(loss) - losses[step]) <= tolerance
+        assert abs(loss.item() - losses[step]) <= tolerance
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(wanted, training.clip)
