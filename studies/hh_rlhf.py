@@ -101,7 +101,7 @@ def folders(model: str | Path | None, data: str | Path | None) -> tuple[Path, Pa
         for name, (given, variable, usual) in places.items()
     }
     problems = [
-        f"The {name} folder {place} does not exist. Pass build({name}=...) or --{name}, or set {places[name][1]}."
+        f"The {name} folder {place} does not exist. Set {places[name][1]}, or pass build({name}=...)."
         for name, place in found.items()
         if not place.is_dir()
     ]

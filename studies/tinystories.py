@@ -199,8 +199,7 @@ def folders(model: str | Path | None, data: str | Path | None) -> tuple[Path, Pa
     }
     needed = {"model": "config.json", "data": "tinystories_train.parquet"}
     problems = [
-        f"The {name} folder {place} has no {needed[name]}. Pass build({name}=...) or --{name}, or set "
-        f"MOALIGN_STORY_{name.upper()}."
+        f"The {name} folder {place} has no {needed[name]}. Set MOALIGN_STORY_{name.upper()}, or pass build({name}=...)."
         for name, place in places.items()
         if not (place / needed[name]).is_file()
     ]

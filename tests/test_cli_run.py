@@ -196,9 +196,9 @@ def test_a_study_is_found_as_a_name_or_built_and_imports_its_neighbours(place: P
 
 def test_a_study_file_has_the_same_fingerprint_as_when_it_is_run_itself(place: Path) -> None:
     """Otherwise `python tiny.py` and `moalign run tiny.py` would refuse to continue each other."""
-    show = "\n\nif __name__ == '__main__':\n    from moalign.store import fingerprint\n    print(fingerprint(study.describe()))\n"
     with (place / "tiny.py").open("a") as stream:
-        stream.write(show)
+        stream.write("\nif __name__ == '__main__':\n    from moalign.store import fingerprint\n")
+        stream.write("    print(fingerprint(study.describe()))\n")
     from moalign.store import fingerprint
 
     script = subprocess.run([sys.executable, "tiny.py"], capture_output=True, text=True, check=True, cwd=place)
@@ -309,9 +309,8 @@ def test_check_tries_everything_and_keeps_nothing(place: Path) -> None:
 
 @pytest.mark.slow
 def test_check_lists_every_problem(place: Path) -> None:
-    """A prompt of 125 characters and its first token leave no room for 8 more in a context of 128; a reward is broken."""
-    changes = {'"new"': '"n" * 125', "return [len(text) / 10 for text in responses]": "return [1.0]"}
-    write_study(place, **changes)
+    """A prompt of 125 characters and its first token leave no room for 8 more in a context of 128."""
+    write_study(place, **{'"new"': '"n" * 125'})
     failed = moalign("check", "tiny.py", code=3)
     assert "1 of 3 held-out prompts leave no room for 8 new tokens" in failed.stderr
     write_study(place, **{"return [len(text) / 10 for text in responses]": "return [[1.0, 2.0]] * len(responses)"})

@@ -206,6 +206,7 @@ class TestDifferentDefinitionsDiffer:
             (LengthReward(3), LengthReward(4)),
             (Remembered(1), Remembered(2)),
             ({"@type": "x"}, {"type": "x"}),
+            ({"@enum": f"{HERE}:Kind.SIGMOID"}, Kind.SIGMOID),
             ([1, [2]], [[1], 2]),
             ("x".join, "y".join),
         ],

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -47,6 +49,16 @@ class TestCreate:
         with ThreadPoolExecutor(8) as pool:
             assert len(set(pool.map(create, range(16)))) == 1
         assert [p.name for p in store.root.iterdir()] == ["hh"]
+
+    def test_what_a_killed_creator_left_is_cleared_but_not_what_another_is_making(self, store: Store) -> None:
+        store.root.mkdir()
+        left, young = store.root / ".hh.0123456789ab.new", store.root / ".hh.ba9876543210.new"
+        left.mkdir()
+        young.mkdir()
+        os.utime(left, (time.time() - 7200,) * 2)
+        store.create("other", DESCRIPTION, info={})
+        assert sorted(p.name for p in store.root.iterdir()) == [young.name, "other"]
+        assert store.names() == ["other"]
 
     def test_a_place_that_is_taken_by_something_else(self, store: Store) -> None:
         (store.root / "notes").mkdir(parents=True)

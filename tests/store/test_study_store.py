@@ -63,6 +63,7 @@ class TestTrials:
         value, prompts = 0.1 + 0.2, np.random.default_rng(0).normal(size=(5, 2))
         with study.drive():
             study.set_state(1, "training")
+            begin = study.trial(1).started
             study.set_state(1, "evaluating")
             study.finish_trial(1, **measured(values=[value, 1e-300], prompt_values=prompts))
         record = study.trial(1)
@@ -70,7 +71,7 @@ class TestTrials:
         assert record.values == (value, 1e-300) and record.standard_errors == (0.125, 0.0)
         assert (record.kl, record.kl_standard_error, record.columns) == (6.5, 0.5, {"win_rate": 0.75})
         assert record.prompt_values is not None and np.array_equal(record.prompt_values, prompts)
-        assert record.started is not None and record.finished is not None
+        assert record.started is not None and record.finished is not None and record.started == begin
         assert record.started <= record.finished <= time.time()
         assert study.trials(prompt_values=False)[1].prompt_values is None
         assert study.trials()[1] == record
