@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from moalign.callbacks import EarlyStop, TensorBoard
     from moalign.data import Conversation, PreferencePairs, Prompts, load_pairs, load_prompts
     from moalign.demo import toy_policy, toy_study
+    from moalign.driver import run
     from moalign.errors import DataError, DefinitionError, MoalignError, RewardError, StopStudy, StoreError
     from moalign.evaluation import Evaluation
     from moalign.front import Front, Interval, Point
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
         token_count,
         word_count,
     )
-    from moalign.driver import run
     from moalign.study import Study
     from moalign.weights import dirichlet, grid, normalize
 

@@ -2,7 +2,9 @@
 
     on_start(study, records)            before anything is computed
     on_step(training, record, steps)    after every optimiser step of a stack
+    on_stage(text)                      before something that may take a while and has no steps
     on_policy(point)                    after a policy was evaluated
+    on_failure(trial, error)            when a policy could not be evaluated; the study goes on
     on_front(front)                     after each group of policies, with all points so far
     on_end(front)                       at the end
 
@@ -17,7 +19,7 @@ from typing import Any, final
 
 from moalign.errors import DefinitionError, MoalignError, MoalignWarning, StopStudy
 
-EVENTS = ("on_start", "on_step", "on_policy", "on_front", "on_end")
+EVENTS = ("on_start", "on_stage", "on_step", "on_policy", "on_failure", "on_front", "on_end")
 
 
 @final

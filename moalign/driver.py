@@ -5,6 +5,7 @@ Every stage remembers what it finished, so running a study again continues it.
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterable, Iterator
@@ -15,8 +16,10 @@ from tempfile import TemporaryDirectory
 from types import FrameType
 from typing import Any, Literal
 
+from torch import OutOfMemoryError
+
 from moalign.callbacks import Notifier
-from moalign.errors import DefinitionError, RewardError, StopStudy
+from moalign.errors import DefinitionError, ModelError, RewardError, StopStudy
 from moalign.evaluation import draw, judge, reference_point
 from moalign.front import Front
 from moalign.methods.base import PolicySet
@@ -69,17 +72,28 @@ def run(
         )
         refuse_long_texts(study, engine)
         scorer = Scorer(study.problem, engine)
+        notify("on_stage", "judging the reference policy on the held-out prompts")
         judge_reference(study, records, engine, scorer)
         waiting = [t.number for t in records.trials() if t.state not in ("done", "failed")]
         if waiting:
+            notify("on_stage", f"preparing the training data of {type(study.method).__name__}")
             for number in waiting:
                 records.set_state(number, "training")
-            policies = study.method.fit(study.problem, study.weights, engine)
-            records.add_event("trained", {"policies": len(policies), "truncated": engine.truncated})
             try:
+                policies = study.method.fit(study.problem, study.weights, engine)
+                records.add_event("trained", {"policies": len(policies), "truncated": engine.truncated})
                 _judge_policies(study, records, engine, scorer, policies, notify, stopped, temporary)
             except StopStudy as reason:
                 records.add_event("stopped", {"reason": str(reason)})
+            except OutOfMemoryError as error:
+                raise ModelError(
+                    f"{engine.language_model.device} is out of memory. Lower Training(tokens_per_chunk=...), which "
+                    f"changes no result, or the batch size. ({error})"
+                ) from error
+            finally:
+                for trial in records.trials(prompt_values=False):
+                    if trial.state in ("training", "evaluating"):
+                        records.set_state(trial.number, "waiting")
         front = load_front(records, study.problem.policy, keep=temporary)
         publish_results(records, front)
         notify("on_end", front)
@@ -170,6 +184,7 @@ def _judge_policies(
         states = {t.number: t.state for t in records.trials()}
         if all(states[n] in ("done", "failed") for n in group):
             continue
+        notify("on_stage", f"sampling from policies {group.start} to {group.stop - 1}")
         drawn = draw(study.evaluation, engine, policies.stack.select(group))
         for number, samples in zip(group, drawn, strict=True):
             if states[number] in ("done", "failed"):
@@ -182,6 +197,7 @@ def _judge_policies(
                 judged = judge(study.evaluation, engine, scorer, samples, one)
             except RewardError as error:
                 records.set_state(number, "failed", error=str(error))
+                notify("on_failure", number, error)
                 continue
             with records.publish(records.trial_folder(number)) as folder:
                 name, row = policies.trainings[number]
@@ -217,6 +233,7 @@ def _interrupts() -> Iterator[threading.Event]:
 
     def first(signum: int, frame: FrameType | None) -> None:
         stopped.set()
+        os.write(2, b"\nfinishing this step and saving; Ctrl-C again stops at once\n")
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
     before = signal.signal(signal.SIGINT, first)

@@ -55,6 +55,8 @@ class Evaluation:
     def problems(self, objectives: Sequence[str]) -> list[str]:
         """Returns what does not fit the objectives: missing or unknown names, values that are not finite."""
         found = []
+        if len(self.prompts) < 2:
+            found.append(f"Evaluation needs at least 2 held-out prompts for a standard error, got {len(self.prompts)}.")
         if isinstance(self.reference_point, str):
             if self.reference_point != "auto":
                 found.append(f'reference_point must be "auto" or values by objective, got {self.reference_point!r}.')

@@ -88,8 +88,20 @@ class TerminalProgress:
         self._say("   ".join(facts))
         if self._done:
             self._say(f"{self._done} of {self._total} policies are done already")
+        if self._failed:
+            self._say(f"{len(self._failed)} failed earlier and stay so until: moalign retry {records.name} --failed")
         self._begin("preparing", 0)
-        self._step_line = "the reference policy is judged first"
+
+    def on_stage(self, text: str) -> None:
+        """Shows what is being done where there are no steps to count."""
+        self._step_line = text
+        if self._live is None:
+            self._say(text)
+
+    def on_failure(self, trial: int, error: Exception) -> None:
+        """Shows that a policy could not be judged, and where to look."""
+        self._failed.add(trial)
+        self._say(f"failed #{trial}  {error}  ->  moalign show {self._records.name} {trial}")
 
     def on_step(self, training: str, record: Any, steps: int) -> None:
         """Shows the step, the loss of the stack, and the time left of this training."""
@@ -112,7 +124,6 @@ class TerminalProgress:
         self._step_line, self._seen = line, self._clock()
         if self._live is None:
             self._say(f"{self._done}/{self._total}  {line}")
-        self._say_failures()
 
     def on_front(self, front: Any) -> None:
         """Shows the hypervolume so far, its growth, and the best value of each objective."""
@@ -126,7 +137,6 @@ class TerminalProgress:
     def on_end(self, front: Any) -> None:
         """Shows the outcome and where it lies."""
         self._stop_live()
-        self._say_failures()
         failed = f", {len(self._failed)} failed" if self._failed else ""
         members = int(front.non_dominated().sum())
         self._say(
@@ -182,14 +192,6 @@ class TerminalProgress:
     def _say(self, line: str) -> None:
         if not self._quiet:
             self._console.print(Text(visible(line)), soft_wrap=True)
-
-    def _say_failures(self) -> None:
-        for trial in self._records.trials(prompt_values=False):
-            if trial.state == "failed" and trial.number not in self._failed:
-                self._failed.add(trial.number)
-                self._say(
-                    f"failed #{trial.number}  {trial.error}  ->  moalign show {self._records.name} {trial.number}"
-                )
 
     def _stop_live(self) -> None:
         if self._live is not None:

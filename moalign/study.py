@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from dataclasses import dataclass
 from typing import Any, final
@@ -60,11 +61,14 @@ class Study:
             problems += self.method.problems(self.problem, self.weights)
         problems += self.evaluation.problems(names)
         problems += self.problem.problems()
-        if not problems:  # describing reads the model's files, which must exist
-            try:
+        try:
+            # the whole definition needs the model's files, which are known to exist only if nothing was wrong so far
+            if problems:
+                describe([o.reward for o in self.problem.objectives if inspect.isroutine(o.reward)], "rewards")
+            else:
                 self.describe()
-            except MoalignError as error:
-                problems += error.problems if isinstance(error, DefinitionError) else [str(error)]
+        except MoalignError as error:
+            problems += error.problems if isinstance(error, DefinitionError) else [str(error)]
         if problems:
             raise DefinitionError(problems, where=f"study {self.name!r}")
 

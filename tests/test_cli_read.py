@@ -209,6 +209,24 @@ def test_debug_shows_the_stack_wherever_it_stands(store: Path) -> None:
     assert "Traceback" not in run(store, "front", "dmo", code=4).stderr
 
 
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (ZeroDivisionError("x"), 70, "please report it"),
+        (OSError(28, "No space left on device"), 4, "OSError: [Errno 28] No space left on device"),
+        (KeyboardInterrupt(), 130, "the same command continues"),
+    ],
+)
+def test_other_errors_have_their_own_codes(
+    store: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int, said: str
+) -> None:
+    def fail(self: Store) -> list[str]:
+        raise error
+
+    monkeypatch.setattr(Store, "names", fail)
+    assert said in run(store, "ls", code=code).stderr
+
+
 def test_report_writes_one_file(store: Path, tmp_path: Path) -> None:
     out = tmp_path / "out" / "report.html"
     result = CliRunner().invoke(app, ["report", "demo", str(out), "--store", str(store)])

@@ -75,6 +75,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "helper.py").write_text("def vowels_of(text):\n    return float(sum(c in 'aeiou' for c in text))\n")
     write_study(tmp_path)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))  # study files add their folder
+    monkeypatch.delitem(sys.modules, "helper", raising=False)
     return tmp_path
 
 
@@ -86,6 +88,13 @@ def write_study(place: Path, steps: int = 3, **changes: str) -> Path:
     file = place / "tiny.py"
     file.write_text(text)
     return file
+
+
+def here(*arguments: str, code: int = 0) -> Any:
+    """Runs a command in this process, which has loaded torch already."""
+    result = CliRunner().invoke(app, list(arguments))
+    assert result.exit_code == code, result.output
+    return result
 
 
 def moalign(*arguments: str, code: int = 0, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -278,29 +287,29 @@ def test_ctrl_c_saves_and_the_same_command_continues_as_if_nothing_had_happened(
 
 @pytest.mark.slow
 def test_a_changed_definition_is_refused_and_can_be_forked(place: Path) -> None:
-    moalign("run", "tiny.py", "--quiet")
+    here("run", "tiny.py", "--quiet")
     write_study(place, **{"beta=0.5": "beta=0.25"})
-    refused = moalign("run", "tiny.py", code=4)
+    refused = here("run", "tiny.py", code=4)
     assert "StudyChangedError" in refused.stderr and "method.beta: 0.5 -> 0.25" in refused.stderr
     assert "moalign run tiny.py --fork" in refused.stderr
-    assert json.loads(moalign("run", "tiny.py", "--fork", "--json").stdout)["study"] == "tiny-2"
+    assert json.loads(here("run", "tiny.py", "--fork", "--json").stdout)["study"] == "tiny-2"
 
 
 @pytest.mark.slow
 def test_a_policy_of_a_run_is_exported_as_it_was_trained(place: Path) -> None:
-    moalign("run", "tiny.py", "--quiet")
-    moalign("export", "tiny", "1", "out")
+    here("run", "tiny.py", "--quiet")
+    here("export", "tiny", "1", "out")
     weights = "adapter_model.safetensors"
     assert (place / "out" / weights).read_bytes() == (place / "runs/tiny/trials/0001/adapter" / weights).read_bytes()
 
 
 @pytest.mark.slow
 def test_check_tries_everything_and_keeps_nothing(place: Path) -> None:
-    text = moalign("check", "tiny.py").stdout
+    text = here("check", "tiny.py").stdout
     assert "no problems found" in text
     for fact in ("policy", "prompts", "rewards", "adapters", "time"):
         assert re.search(rf"^{fact} ", text, re.MULTILINE)
-    facts = json.loads(moalign("check", "tiny.py", "--json").stdout)
+    facts = json.loads(here("check", "tiny.py", "--json").stdout)
     assert facts["problems"] == [] and facts["adapters"]["policies"] == 3
     assert facts["prompts"]["training"] == 4 and facts["prompts"]["held_out"] == 3
     assert facts["time"]["evaluation_responses"] == (3 + 1) * 3 * 2  # policies and reference, prompts, samples
@@ -311,14 +320,14 @@ def test_check_tries_everything_and_keeps_nothing(place: Path) -> None:
 def test_check_lists_every_problem(place: Path) -> None:
     """A prompt of 125 characters and its first token leave no room for 8 more in a context of 128."""
     write_study(place, **{'"new"': '"n" * 125'})
-    failed = moalign("check", "tiny.py", code=3)
+    failed = here("check", "tiny.py", code=3)
     assert "1 of 3 held-out prompts leave no room for 8 new tokens" in failed.stderr
     write_study(place, **{"return [len(text) / 10 for text in responses]": "return [[1.0, 2.0]] * len(responses)"})
-    failed = moalign("check", "tiny.py", "--json", code=3)
+    failed = here("check", "tiny.py", "--json", code=3)
     assert "reward 'length' returned shape (2, 2) for 2 texts" in failed.stderr
     assert len(json.loads(failed.stdout)["problems"]) == 1
     write_study(place, **{"seed=3": "seed=-3"})
-    failed = moalign("check", "tiny.py", "--json", code=3)
+    failed = here("check", "tiny.py", "--json", code=3)
     assert "seed must be" in json.loads(failed.stdout)["problems"][0]
 
 

@@ -14,6 +14,7 @@ import pytest
 from rich.console import Console
 
 from moalign.front import Front, Point
+from moalign.errors import RewardError
 from moalign.progress import TerminalProgress, short_weights
 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -157,9 +158,10 @@ def test_a_failed_trial_is_said_once_with_its_reason_and_the_command_to_see_it()
     records = Records(rows=[SimpleNamespace(number=0, state="failed", error="an old failure")])
     shown, stream = progress()
     shown.on_start(study(), records)
-    records.rows += [SimpleNamespace(number=1, state="failed", error="reward 'brief' returned NaN")]
+    shown.on_failure(1, RewardError("reward 'brief' returned NaN"))
     shown.on_policy(point(2, 1.0, 1.0))
     shown.on_end(front(point(2, 1.0, 1.0)))
+    assert "1 failed earlier and stay so until: moalign retry study --failed" in stream.getvalue()
     failures = [line for line in stream.getvalue().splitlines() if line.startswith("failed")]
     assert failures == ["failed #1  reward 'brief' returned NaN  ->  moalign show study 1"]
 

@@ -336,3 +336,42 @@ def test_a_reward_model_folder_scores_an_objective(model: Path, tmp_path: Path) 
 
     with pytest.raises(ma.DefinitionError, match="Reward of objective 'vowels'.*absent"):
         tiny_study(model, rewards=(ma.RewardModel(tmp_path / "absent"), shortness))
+
+
+broken_from_now_on: list[bool] = []
+
+
+def breaks_later(prompts: Sequence[str], responses: Sequence[str]) -> list[float]:
+    return [float("nan") if broken_from_now_on else float(len(r)) for r in responses]
+
+
+def test_a_reward_that_breaks_later_fails_that_policy_only(model: Path, tmp_path: Path) -> None:
+    class Watch:
+        failed: list[int] = []
+
+        def on_policy(self, point: ma.Point) -> None:
+            broken_from_now_on[:] = [True] if point.trial == 0 else []
+
+        def on_failure(self, trial: int, error: Exception) -> None:
+            Watch.failed.append(trial)
+            broken_from_now_on.clear()
+
+    front = ma.run(tiny_study(model, rewards=(vowels, breaks_later)), store=tmp_path, callbacks=[Watch()])
+    records = Store(tmp_path).study("tiny")
+    assert Watch.failed == [1] and [p.trial for p in front.points] == [0, 2]
+    assert records.trial(1).state == "failed" and "short" in str(records.trial(1).error)
+    with records.drive():
+        records.reset_failed()
+    again = ma.run(tiny_study(model, rewards=(vowels, breaks_later)), store=tmp_path)
+    assert [p.trial for p in again.points] == [0, 1, 2]
+
+
+def test_a_lambda_is_told_beside_other_problems(model: Path) -> None:
+    with pytest.raises(ma.DefinitionError) as caught:
+        tiny_study(model, seed=-1, rewards=(vowels, lambda prompts, responses: [0.0] * len(responses)))
+    assert len(caught.value.problems) == 2 and "lambda" in str(caught.value)
+
+
+def test_one_held_out_prompt_is_too_few(model: Path) -> None:
+    with pytest.raises(ma.DefinitionError, match="at least 2 held-out prompts"):
+        tiny_study(model, evaluation=ma.Evaluation(prompts=["one "]))

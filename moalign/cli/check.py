@@ -76,7 +76,8 @@ def _pairs(fact: dict[str, Any]) -> str:
 
 def _rewards(fact: dict[str, Any]) -> str:
     shown = [f"{n} {v if isinstance(v, str) else ' and '.join(map(number, v))}" for n, v in fact.items()]
-    return f"{';  '.join(shown)}  (two responses of the reference policy)"
+    measured = any(not isinstance(value, str) for value in fact.values())
+    return ";  ".join(shown) + ("  (two responses of the reference policy)" if measured else "")
 
 
 def _adapters(fact: dict[str, Any]) -> str:

@@ -13,7 +13,7 @@ from moalign.cli.machine import quiet_models
 from moalign.cli.options import STORE, AsJson, Quiet, StoreFolder
 from moalign.cli.output import command, number, print_json, say
 from moalign.cli.tables import print_front
-from moalign.errors import StudyChangedError
+from moalign.errors import MoalignError, StudyChangedError
 
 if TYPE_CHECKING:
     from moalign.demo import Comparison
@@ -52,13 +52,15 @@ def demo(
         study = toy_study(seed, name=name, on_step=progress.on_model_step)
         front = run(study, store, callbacks=[progress])
     records = Store(store).study(name)
+    failed = [t for t in records.trials(prompt_values=False) if t.state == "failed"]
+    if not front.points:
+        raise MoalignError(f"No policy of the demo could be judged; see: {command('status', name, store=store)}")
     exact = _exact(study, records, front, seed, quiet)
     facts = _facts(records, front, exact, time.monotonic() - started, resumed)
     if as_json:
         print_json(facts, indent=None)
     else:
         _print(front, exact, facts, store)
-    failed = [t.number for t in records.trials() if t.state == "failed"]
     if failed:
         raise typer.Exit(FAILED_TRIALS)
 

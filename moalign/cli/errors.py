@@ -1,6 +1,6 @@
 """From exceptions to one message on stderr and an exit code: no stack trace for what a user can put right.
 
-0 done   1 finished, with failed trials   2 usage   3 definition or data   4 store   70 fault of moalign
+0 done   1 finished, with failed trials   2 usage   3 definition or data   4 store   70 an error not foreseen
 130 interrupted; the same command continues
 """
 
@@ -18,7 +18,7 @@ from typer.core import TyperGroup
 from moalign.cli.output import say
 from moalign.errors import MoalignError, MoalignWarning, StoreError
 
-FAILED_TRIALS, DEFINITION, STORE, FAULT, INTERRUPTED = 1, 3, 4, 70, 130
+FAILED_TRIALS, DEFINITION, STORE, UNFORESEEN, INTERRUPTED = 1, 3, 4, 70, 130
 
 
 @final
@@ -34,7 +34,7 @@ class Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         debug = bool(ctx.params.get("debug"))
         with warnings.catch_warnings():
-            warnings.showwarning = _show_warning
+            warnings.showwarning = _Shown()
             try:
                 return super().invoke(ctx)
             except KeyboardInterrupt:
@@ -51,8 +51,8 @@ class Commands(TyperGroup):
                 if isinstance(error, typer.Abort) or hasattr(error, "exit_code"):
                     raise  # typer's own: usage, help, and what was reported above
                 traceback.print_exc()
-                say("This is a fault of moalign, not of your study. Please report it with the lines above.", error=True)
-                raise typer.Exit(FAULT) from error
+                say("Not foreseen. What is finished is kept; please report it with the lines above.", error=True)
+                raise typer.Exit(UNFORESEEN) from error
 
 
 def usage(message: str, option: str | None = None) -> typer.BadParameter:
@@ -71,8 +71,16 @@ def _reported(error: Exception, code: int, debug: bool) -> typer.Exit:
     return typer.Exit(code)
 
 
-def _show_warning(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
-    if issubclass(category, MoalignWarning):
-        say(f"{category.__name__}: {message}", error=True)
-    else:
-        sys.stderr.write(warnings.formatwarning(message, category, *place[:2]))
+@final
+class _Shown:
+    """Shows moalign's own warnings without the place in the code, each once."""
+
+    def __init__(self) -> None:
+        self.messages: set[str] = set()
+
+    def __call__(self, message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+        if not issubclass(category, MoalignWarning):
+            sys.stderr.write(warnings.formatwarning(message, category, *place[:2]))
+        elif str(message) not in self.messages:
+            self.messages.add(str(message))
+            say(f"{category.__name__}: {message}", error=True)

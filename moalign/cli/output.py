@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-PIPE_WIDTH = 10_000  # characters: a line in a pipe is not broken
+WIDTH = 10_000  # characters: a narrow terminal may wrap a row, but a number is never cut in two
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 STANDARD_STORE = "runs"
 
@@ -35,14 +35,13 @@ def print_table(header: Sequence[str], rows: Iterable[Sequence[str]], *, left: S
 
     from moalign.figures.text import visible
 
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     for position, name in enumerate(header):
-        table.add_column(Text(visible(name)), justify="left" if position in left else "right", overflow="fold")
+        table.add_column(Text(visible(name)), justify="left" if position in left else "right", no_wrap=True)
     for row in rows:
         table.add_row(*(Text(_one_line(cell)) for cell in row))
     console = Console()
-    if not console.is_terminal:
-        console.width = PIPE_WIDTH
+    console.width = WIDTH
     console.print(table)
 
 

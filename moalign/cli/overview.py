@@ -146,11 +146,9 @@ def _count(trials: Iterable[TrialRecord], state: str) -> int:
 
 def _rate(trials: Iterable[TrialRecord]) -> float | None:
     """Returns how many policies were trained and judged per minute, from the first start to the last end."""
-    times = [(t.started, t.finished) for t in trials if t.started is not None and t.finished is not None]
-    if not times:
-        return None
-    span = max(finished for _, finished in times) - min(started for started, _ in times)
-    return 60 * len(times) / span if span > 0 else None
+    done = [t for t in trials if t.state == "done"]
+    span = max((t.finished or 0.0 for t in done), default=0.0) - min((t.started or 0.0 for t in done), default=0.0)
+    return 60 * len(done) / span if span > 0 and all(t.started and t.finished for t in done) else None
 
 
 def _print_status(facts: Mapping[str, Any], store: object) -> None:
