@@ -164,7 +164,7 @@ def study_card(records: StudyStore, front: Front) -> str:
         f"# {records.name}",
         "",
         f"{records.info['method']} on {', '.join(front.objectives)}: {len(front)} policies, {int(members.sum())} "
-        f"non-dominated, hypervolume {front.hypervolume()} over the reference point "
+        f"non-dominated, hypervolume {front.hypervolume(unattained='ignore')} over the reference point "
         f"({', '.join(f'{v:.4g}' for v in front.reference_point)}).",
         "",
         "| trial | "

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from moalign.front import Front, Point
 from moalign.errors import RewardError
+from moalign.front import Front, Point
 from moalign.progress import TerminalProgress, short_weights
 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")

@@ -94,6 +94,6 @@ def test_the_whole_study_runs_continues_and_reports(made_up: tuple[Path, Path], 
 @real
 @pytest.mark.slow
 def test_a_few_steps_on_real_conversations(tmp_path: Path) -> None:
-    study = study_file.build(pairs=6, held_out=2, reward_steps=2, steps=2, weight_steps=1, new_tokens=16)
+    study = study_file.build(pairs=4, held_out=1, reward_steps=1, steps=1, weight_steps=1, new_tokens=16)
     front = ma.run(study, store=tmp_path)
     assert len(front) == 2 and np.isfinite(front.F).all() and (front.KL > 0).all()

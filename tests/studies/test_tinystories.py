@@ -215,6 +215,7 @@ def test_constants_are_those_of_the_base_policy() -> None:
 
 @real
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::moalign.errors.NumericsWarning")  # short responses have short sentences
 def test_a_few_steps_on_the_real_model(tmp_path: Path) -> None:
     study = study_file.build(prompts=8, held_out=6, steps=2, samples=4, new_tokens=24, weight_steps=1)
     front = ma.run(study, store=tmp_path)

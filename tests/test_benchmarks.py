@@ -1,0 +1,245 @@
+"""The benchmarks measure what they say, refuse to time different computations, and print what they promise."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import common, decode, memory, oracle, startup, sweep, workload
+from benchmarks.common import Disagreement, Options, Row, Stretches, agree, interleaved, ratio
+
+ROOT = Path(__file__).parents[1]
+SCRIPTS = sorted(f.stem for f in (ROOT / "benchmarks").glob("*.py") if "__main__" in f.read_text())
+FIELDS = {"what", "peer", "value", "low", "high", "floor"}
+
+
+def well_formed(rows: list[Row]) -> bool:
+    return bool(rows) and all(row.what and row.peer and 0 < row.low <= row.value <= row.high for row in rows)
+
+
+# ------------------------------------------------------------------------------------------------ how it is measured
+
+
+def test_a_ratio_is_taken_within_each_round() -> None:
+    """Rounds (6, 2), (30, 10), (4, 2) of seconds give 3, 3, 2: the slow middle round does not count more.
+
+    Medians taken first would give 6 / 2 as well, but a mean of times 40 / 14; with share 4 all ratios are fourfold.
+    """
+    row = ratio("work", "peer", theirs=[6.0, 30.0, 4.0], ours=[2.0, 10.0, 2.0], floor=2.5)
+    assert (row.value, row.low, row.high, row.verdict) == (3.0, 2.0, 3.0, "holds")
+    assert ratio("work", "peer", [6.0], [2.0], floor=12.5, share=4).value == 12.0
+
+
+def test_a_missed_floor_is_said() -> None:
+    missed = Row("work", "peer", 1.9, 1.8, 2.1, floor=2.0)
+    assert missed.verdict == "BELOW" and "BELOW" in common.table([missed])
+    assert Row("work", "peer", 1.9, 1.8, 2.1).verdict == ""
+
+
+def test_competitors_take_turns_in_rotating_order() -> None:
+    """Two works, one warm-up and three rounds: a b | a b | b a | a b."""
+    calls: list[str] = []
+    works: dict[str, Callable[[], Any]] = {name: (lambda name=name: calls.append(name)) for name in "ab"}
+    seconds = interleaved(works, rounds=3)
+    assert calls == list("ababbaab")
+    assert {name: len(values) for name, values in seconds.items()} == {"a": 3, "b": 3}
+
+
+@pytest.mark.parametrize("theirs", [[1.0, 2.2], [1.0], [], [1.0, float("nan")]])
+def test_different_numbers_are_not_timed(theirs: list[float]) -> None:
+    with pytest.raises(Disagreement, match="Nothing was timed"):
+        agree("losses", [1.0, 2.0] if theirs else [], theirs, tolerance=0.1)
+
+
+def test_near_numbers_agree() -> None:
+    agree("losses", [1.0, 2.0], [1.05, 1.95], tolerance=0.1)
+
+
+# ------------------------------------------------------------------------------------------------- loops in stretches
+
+
+def test_a_loop_goes_on_from_pause_to_pause() -> None:
+    seen: list[Any] = []
+
+    def work(pause: Callable[[], None]) -> None:
+        for step in range(3):
+            seen.append(step)
+            pause()
+
+    one, two = Stretches(work), Stretches(work)
+    for part in (one, two, one, one, two, two):
+        part()
+    assert seen == [0, 0, 1, 2, 1, 2]
+    one()  # past the last pause, to the end
+    with pytest.raises(RuntimeError, match="over"):
+        one()
+    two.close()
+
+
+def test_an_error_in_a_stretch_reaches_the_caller() -> None:
+    def work(pause: Callable[[], None]) -> None:
+        pause()
+        raise ValueError("step 2")
+
+    stretches = Stretches(work)
+    stretches()
+    with pytest.raises(ValueError, match="step 2"):
+        stretches()
+
+
+def test_closed_stretches_leave_no_thread() -> None:
+    before = threading.active_count()
+
+    def work(pause: Callable[[], None]) -> None:
+        while True:
+            pause()
+
+    with common.all_closed({"started": Stretches(work), "never started": Stretches(work)}) as works:
+        works["started"]()
+        assert threading.active_count() == before + 2
+    assert threading.active_count() == before
+
+
+# ------------------------------------------------------------------------------------------------- what is printed
+
+
+def test_json_is_all_that_json_mode_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    def measure(options: Options) -> list[Row]:
+        print("a library says hello")
+        return [Row("work", "peer", 2.0, 1.5, 2.5, 1.0), Row("work", "other peer", 2.0, 1.5, 2.5)]
+
+    common.run(measure, Options(as_json=True, quick=True))
+    out, err = capsys.readouterr()
+    rows = json.loads(out)
+    assert [set(row) for row in rows] == [FIELDS, FIELDS] and rows[1]["floor"] is None
+    assert "hello" in err and "1 thread" in err and "seed 0" in err
+
+    common.run(measure, Options())
+    out, err = capsys.readouterr()
+    assert "holds" in out and "1 thread" in out and "hello" not in out
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_every_script_takes_quick_and_json(script: str) -> None:
+    module = importlib.import_module(f"benchmarks.{script}")
+    assert callable(module.measure)
+    done = subprocess.run(
+        [sys.executable, "-m", f"benchmarks.{script}", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert "--quick" in done.stdout and "--json" in done.stdout and "--threads" in done.stdout
+
+
+def test_the_scripts_are_known() -> None:
+    assert {"decode", "memory", "oracle", "startup", "sweep"} <= set(SCRIPTS)
+
+
+@pytest.mark.slow
+def test_the_oracle_script_for_real() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.oracle", "--quick", "--json", "--rounds", "1"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    rows = json.loads(done.stdout)
+    assert len(rows) == 6 and all(set(row) == FIELDS for row in rows)
+    assert well_formed([Row(**row) for row in rows])
+
+
+# ----------------------------------------------------------------------------------------------- what each one does
+
+
+def test_words_are_tokens() -> None:
+    """Word t<i> is token i; lengths are as asked, the stop token counted."""
+    words = workload.tokenizer(96)
+    pairs = workload.pairs(5, 96, prompt=(3, 4), response=(2, 2), seed=1)
+    for pair in pairs:
+        assert words(workload.text(pair.prompt))["input_ids"] == list(pair.prompt)
+        assert 3 <= len(pair.prompt) <= 4 and len(pair.chosen) == 2 and pair.chosen[-1] == workload.EOS
+    assert pairs == workload.pairs(5, 96, prompt=(3, 4), response=(2, 2), seed=1)
+    assert pairs != workload.pairs(5, 96, prompt=(3, 4), response=(2, 2), seed=2)
+
+
+def test_startup_rows_on_a_cheap_peer() -> None:
+    rows = startup.startup_rows([sys.executable, "-c", "pass"], rounds=1)
+    assert well_formed(rows) and [row.floor for row in rows] == [25.0, 25.0, 1.0]
+    assert "0.2 s" in rows[-1].peer
+    assert rows[-1].value == pytest.approx(rows[-1].low)
+
+
+def test_a_failing_process_is_not_timed() -> None:
+    with pytest.raises(RuntimeError, match="no such thing"):
+        startup.child_seconds([sys.executable, "-c", "raise SystemExit('no such thing')"])
+
+
+def test_oracle_rows_on_few_weights() -> None:
+    rows = oracle.oracle_rows(objectives=3, rounds=1, seed=0, weights=40, prompts=8)
+    assert well_formed(rows) and [row.floor for row in rows] == [4.0, 2.0]
+
+
+def test_a_wrong_oracle_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = oracle.numpy_loop
+    monkeypatch.setattr(oracle, "numpy_loop", lambda *arguments: right(*arguments[:3], 2 * oracle.BETA))
+    with pytest.raises(Disagreement, match="numpy"):
+        oracle.oracle_rows(objectives=2, rounds=1, seed=0, weights=10, prompts=4)
+
+
+@pytest.mark.slow
+def test_decode_rows_on_a_tiny_model() -> None:
+    rows = decode.decode_rows("tiny", policies=3, tokens=5, rounds=1, seed=0)
+    assert well_formed(rows) and [row.floor for row in rows] == [2.5, None]
+
+
+@pytest.mark.slow
+def test_a_decoder_that_differs_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    from benchmarks import peers
+
+    monkeypatch.setattr(peers, "merged_models", lambda model, deltas: [model] * len(deltas))
+    with pytest.raises(Disagreement, match=r"policies \[0, 1\]"):
+        decode.decode_rows("tiny", policies=2, tokens=5, rounds=1, seed=0)
+
+
+@pytest.mark.slow
+def test_step_rows_on_a_tiny_model() -> None:
+    """All peers compute moalign's losses, in every case that this version takes part in."""
+    pytest.importorskip("trl")
+    pytest.importorskip("peft")
+    for case in sweep.cases(workload.SIZES["tiny"]):
+        rows = sweep.step_rows(case, "tiny", policies=2, rounds=1, seed=0)
+        assert well_formed(rows) and {row.peer: row.floor for row in rows} == case.floors
+
+
+@pytest.mark.slow
+def test_a_peer_that_trains_otherwise_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("peft")
+    from benchmarks import peers
+
+    monkeypatch.setattr(peers, "LEARNING_RATE", 2 * workload.LEARNING_RATE)
+    case = sweep.Case("other learning rate", {sweep.LEAN: 1.2})
+    with pytest.raises(Disagreement, match="lean"):
+        sweep.step_rows(case, "tiny", policies=2, rounds=1, seed=0)
+
+
+@pytest.mark.slow
+def test_a_whole_sweep_of_a_tiny_model() -> None:
+    pytest.importorskip("trl")
+    pytest.importorskip("peft")
+    row = sweep.sweep_row("tiny", policies=2, steps=2, rounds=1, seed=0, floor=2.5)
+    assert well_formed([row]) and row.floor == 2.5
+
+
+@pytest.mark.slow
+def test_memory_of_a_tiny_model() -> None:
+    pytest.importorskip("trl")
+    pytest.importorskip("peft")
+    assert memory.peak_bytes() > 1 << 20
+    assert well_formed([memory.memory_row("tiny", policies=2, rounds=1, seed=0)])
