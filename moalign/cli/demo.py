@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from moalign.cli.errors import FAILED_TRIALS
-from moalign.cli.machine import quiet_models
+from moalign.cli.machine import quiet_models, use_one_thread
 from moalign.cli.options import STORE, AsJson, Quiet, StoreFolder
 from moalign.cli.output import command, number, print_json, say
 from moalign.cli.tables import print_front
@@ -47,6 +47,7 @@ def demo(
 
     started = time.monotonic()
     quiet_models()
+    use_one_thread()
     resumed = _resumed(Store(store), name, seed)
     with TerminalProgress(quiet=quiet) as progress:
         study = toy_study(seed, name=name, on_step=progress.on_model_step)

@@ -25,6 +25,13 @@ def checked_device(device: str | None) -> str:
     return device
 
 
+def use_one_thread() -> None:
+    """Computes on one thread: a model of this size gains nothing from a second, and loses much on a busy machine."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
 def quiet_models() -> None:
     """Turns off the progress bars that transformers draws while it loads a model."""
     from transformers.utils.logging import disable_progress_bar
