@@ -5,6 +5,7 @@ Names are loaded when first used: `import moalign` pulls in neither torch nor tr
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
     )
     from moalign.study import Study
     from moalign.weights import dirichlet, grid, normalize
+
+# OpenMP threads that spin while they wait slow a busy machine down many times over; it must be said before torch loads.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 _HOME = {
     "moalign.callbacks": ("EarlyStop", "TensorBoard"),

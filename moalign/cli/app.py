@@ -68,8 +68,6 @@ def moalign(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line and leaves Python with its exit code; the entry point `moalign`."""
-    # Waiting OpenMP threads that spin take whole cores from others; torch reads this when it is first imported.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
