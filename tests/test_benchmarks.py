@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import common, decode, memory, oracle, startup, sweep, workload
+from benchmarks import ablation, common, decode, memory, oracle, startup, sweep, workload
 from benchmarks.common import Disagreement, Options, Row, Stretches, agree, interleaved, ratio
 
 ROOT = Path(__file__).parents[1]
@@ -138,7 +138,7 @@ def test_every_script_takes_quick_and_json(script: str) -> None:
 
 
 def test_the_scripts_are_known() -> None:
-    assert {"decode", "memory", "oracle", "startup", "sweep"} <= set(SCRIPTS)
+    assert {"ablation", "decode", "memory", "oracle", "startup", "sweep"} <= set(SCRIPTS)
 
 
 @pytest.mark.slow
@@ -227,6 +227,23 @@ def test_a_peer_that_trains_otherwise_is_not_timed(monkeypatch: pytest.MonkeyPat
     case = sweep.Case("other learning rate", {sweep.LEAN: 1.2})
     with pytest.raises(Disagreement, match="lean"):
         sweep.step_rows(case, "tiny", policies=2, rounds=1, seed=0)
+
+
+@pytest.mark.slow
+def test_ablation_rows_on_a_tiny_model() -> None:
+    found = ablation.variants(workload.SIZES["tiny"])
+    rows = ablation.ablation_rows("tiny", rounds=1, seed=0)
+    assert well_formed(rows) and len(rows) == len(found) - 1 and all(row.floor is None for row in rows)
+
+
+@pytest.mark.slow
+def test_settings_that_change_the_numbers_are_not_timed_as_exact() -> None:
+    chosen = {
+        ablation.PLAIN: ablation.Variant(),
+        "smaller steps": ablation.Variant(1, {"learning_rate": 1e-4}),
+    }
+    with pytest.raises(Disagreement, match="smaller steps"):
+        ablation.ablation_rows("tiny", rounds=1, seed=0, chosen=chosen)
 
 
 @pytest.mark.slow
