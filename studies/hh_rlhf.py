@@ -2,11 +2,12 @@
 
 The pairs are Anthropic's HH-RLHF (arXiv 2204.05862) with human labels; the base policy is stories260K, a Llama of
 260,000 parameters. This is a test of the machinery on long and odd texts, not an alignment result: the model has seen
-children's stories only, spells most words of the conversations in single characters, and its context of 512 tokens cuts
-off a third of the prompts. Expect rewards that judge held-out pairs hardly better than a coin.
+children's stories only, spells the words it does not know letter by letter, and its context of 512 tokens cuts
+off a third of the prompts. Expect rewards that judge held-out pairs hardly better than a coin, and no better than the
+length of the reply: annotators of helpfulness prefer the longer reply, those of harmlessness the shorter one.
 
     moalign run studies/hh_rlhf.py                      the sweep
-    python studies/hh_rlhf.py --seed 0 --store runs     the same (or its continuation), then a report; about six minutes
+    python studies/hh_rlhf.py --seed 0 --store runs     the same (or its continuation), then a report; eight minutes
                                                         on one core
 
 The texts include offensive ones, so the report prints none. The folders of the model and of the pairs are arguments, or
@@ -43,10 +44,10 @@ def build(
     data: str | Path | None = None,
     *,
     seed: int = 0,
-    pairs: int = 300,
+    pairs: int = 240,
     held_out: int = 24,
-    reward_steps: int = 75,
-    steps: int = 40,
+    reward_steps: int = 45,
+    steps: int = 24,
     weight_steps: int = 4,
     new_tokens: int = 64,
     name: str | None = None,
@@ -85,7 +86,7 @@ def build(
             training=ma.Training(steps=steps, batch_size=8, learning_rate=5e-4, lora=ma.LoRA(rank=8, alpha=16.0)),
         ),
         weights=ma.grid(len(OBJECTIVES), steps=weight_steps),
-        evaluation=ma.Evaluation(prompts=ma.load_prompts(prompts), samples=4, max_new_tokens=new_tokens),
+        evaluation=ma.Evaluation(prompts=ma.load_prompts(prompts), samples=2, max_new_tokens=new_tokens),
         seed=seed,
     )
 
@@ -153,18 +154,23 @@ def cuts(engine: Engine, name: str, pairs: PreferencePairs) -> str:
 
 
 def judgements(study: ma.Study, engine: Engine, data: Path) -> list[str]:
-    """Returns the share of held-out pairs in which each learned reward prefers the response that the human chose."""
+    """Returns the share of held-out pairs in which each learned reward prefers the response that the human chose.
+
+    The length of the reply is judged like a reward: it is what so small a model learns first.
+    """
     scorer = Scorer(study.problem, engine)  # the rewards are loaded, not trained again
-    lines = ["agreement of the learned rewards with the human labels of held-out pairs (0.5 is a coin)"]
+    lines = ["agreement with the human labels of held-out pairs, 95 % interval (0.5 is a coin)"]
     for objective in OBJECTIVES:
         pairs = hh_rlhf(objective, "test", folder=data)
-        scores = scorer(pairs.prompts * 2, pairs.chosen + pairs.rejected).reshape(2, len(pairs), -1)
-        for i, reward in enumerate(study.problem.names):
-            right = int((scores[0, :, i] > scores[1, :, i]).sum())
+        replies = pairs.chosen + pairs.rejected
+        scores = np.column_stack([scorer(pairs.prompts * 2, replies), ma.character_count([], replies)])
+        chosen, rejected = scores.reshape(2, len(pairs), -1)
+        for i, reward in enumerate([*(f"{name} reward" for name in study.problem.names), "longer reply"]):
+            right = int((chosen[:, i] > rejected[:, i]).sum())
             interval = binomtest(right, len(pairs)).proportion_ci(method="wilson")
             lines.append(
-                f"  reward {reward:<9} on {objective:<9} {right / len(pairs):.3f} "
-                f"[{interval.low:.3f}, {interval.high:.3f}] of {len(pairs)} pairs"
+                f"  {reward:<16} on {objective:<9} {right / len(pairs):.3f} [{interval.low:.3f}, {interval.high:.3f}] "
+                f"of {len(pairs)} pairs"
             )
     return lines
 
@@ -175,7 +181,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--model", help="folder of stories260K")
     parser.add_argument("--data", help="folder of the pairs")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--pairs", type=int, default=300, help="training pairs of each objective")
+    parser.add_argument("--pairs", type=int, default=240, help="training pairs of each objective")
     parser.add_argument("--store", default="runs", help="folder of the results")
     asked = parser.parse_args(arguments)
     try:

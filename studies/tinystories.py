@@ -5,7 +5,13 @@ first words of TinyStories (arXiv 2305.07759). Three rewards are computed from t
 words), `dialogue` (closed pairs of quotation marks) and `long` (words per sentence). Only dialogue and long oppose each
 other, and mildly; for the rest the objectives compete for one KL budget, so do not expect a dramatic front.
 
-Prompts end at a word border, at the last one within 20 tokens, so that no response begins inside a word.
+Prompts end at a word border, at the last one within 20 tokens, so that no response begins inside a word. Responses have
+96 tokens: within 64 only one sample in eleven closes a quotation, within 96 one in four.
+
+Found with seeds 0 and 1: all ten policies gain (z from 8 to 18) and are non-dominated, hypervolume 1.10 and 1.12, mean
+KL 1.5 and 1.4 nats, 44 % and 43 % of the oracle's gain at the same KL (44 % also with 256 candidates). The ten z share
+one sample of the reference, and the two seeds share the held-out prompts. The learning rate was checked with
+`build(tuning=True)`, whose held-out prompts are others.
 
     moalign run studies/tinystories.py                      the sweep, about ten minutes on one core
     python studies/tinystories.py --seed 0 --store runs     the same (or its continuation), then a report against the
@@ -331,9 +337,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", help="folder of the stories")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--store", default="runs", help="folder of the results")
-    parser.add_argument(
-        "--quick", action="store_true", help="a minute instead of ten; not what the floors are meant for"
-    )
+    parser.add_argument("--quick", action="store_true", help="a minute instead of ten; the floors do not apply")
     asked = parser.parse_args(arguments)
     try:
         model, data = folders(asked.model, asked.data)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import copy
 import json
-import pickle
 
 import datasets
 import pandas as pd
@@ -66,7 +66,7 @@ def test_other_columns_travel_along_and_slices_keep_them():
     assert prompts[1:].columns == {"topic": (None, "c")} and list(prompts[1:]) == ["Two", "Three"]
     assert prompts[-1] == "Three" and len(prompts) == 3
     assert load_prompts(prompts) is prompts
-    assert list(pickle.loads(pickle.dumps(prompts))) == list(prompts)
+    assert list(copy.deepcopy(prompts)) == list(prompts)
 
 
 def test_conversations_and_texts_may_be_mixed_and_never_share_a_fingerprint():

@@ -87,13 +87,15 @@ def test_the_whole_study_runs_continues_and_reports(made_up: tuple[Path, Path], 
     again = ma.run(study, store=tmp_path)
     assert np.array_equal(front.F, again.F)
     text = study_file.report(study, again, made_up[1])
-    assert text.count("of 6 pairs") == 4 and "hypervolume" in text
+    assert text.count("of 6 pairs") == 6 and "hypervolume" in text
+    # numbers 8 and 12 have a long rejected reply; in the other four of six pairs the chosen one is longer
+    assert text.count("longer reply     on") == 2 and text.count("0.667") >= 2
     assert "can you tell me" not in text and "is fine" not in text  # no text of the data is printed
 
 
 @real
 @pytest.mark.slow
 def test_a_few_steps_on_real_conversations(tmp_path: Path) -> None:
-    study = study_file.build(pairs=4, held_out=1, reward_steps=1, steps=1, weight_steps=1, new_tokens=16)
+    study = study_file.build(pairs=4, held_out=2, reward_steps=1, steps=1, weight_steps=1, new_tokens=16)
     front = ma.run(study, store=tmp_path)
     assert len(front) == 2 and np.isfinite(front.F).all() and (front.KL > 0).all()
