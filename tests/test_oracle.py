@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import pytest
 import torch
@@ -619,3 +620,11 @@ def test_policies_that_do_not_fit_are_refused():
     log_policy[3, 1, 0] = math.nan
     with pytest.raises(DefinitionError, match=r"\[\[1, 0\], \[3, 1\]\]"):
         policy_values(log_policy, rewards)
+
+
+def test_read_only_weights_are_taken_without_a_warning() -> None:
+    weights = grid(2, 2)
+    weights.setflags(write=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert oracle(torch.rand(1, 3, 2), weights, 1.0).rewards.shape == (3, 2)

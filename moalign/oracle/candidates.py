@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import final
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -95,7 +96,8 @@ def checked_weights(
     """
     ((name, value),) = strength.items()
     dtype, device = given.rewards.dtype, given.rewards.device
-    weights = torch.as_tensor(weights, dtype=dtype, device=device).detach()
+    own = weights if isinstance(weights, Tensor) else np.array(weights)  # torch warns of arrays that are read-only
+    weights = torch.as_tensor(own, dtype=dtype, device=device).detach()
     positive = torch.as_tensor(value, dtype=dtype, device=device).detach()  # a float must not pass through float32
     objectives = given.rewards.shape[-1]
     if weights.ndim != 2 or weights.shape[1] != objectives or not len(weights):

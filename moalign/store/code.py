@@ -7,6 +7,7 @@ file therefore gives the same names whether it is run as a script, imported, or 
 from __future__ import annotations
 
 import ast
+import functools
 import hashlib
 import inspect
 import sys
@@ -28,9 +29,13 @@ def code_hash(target: Any) -> str | None:
     """Returns the SHA-256 of the code of a function or class, or None where there is no Python source.
 
     The code is parsed and written out again first, so comments, blank lines and quotes do not count. Decorators do.
+    It is read once per process: what runs is the code as it was loaded, whatever is saved to its file meanwhile.
     """
-    if isinstance(target, MethodType):
-        target = target.__func__
+    return _hash_of_source(target.__func__ if isinstance(target, MethodType) else target)
+
+
+@functools.cache
+def _hash_of_source(target: Any) -> str | None:
     try:
         source = textwrap.dedent(inspect.getsource(target))
     except (OSError, TypeError):
