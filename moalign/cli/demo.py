@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from moalign.cli.errors import FAILED_TRIALS
-from moalign.cli.machine import quiet_models, use_one_thread
+from moalign.cli.machine import one_thread, quiet_models
 from moalign.cli.options import STORE, AsJson, Quiet, StoreFolder
 from moalign.cli.output import command, number, print_json, say
 from moalign.cli.tables import print_front
@@ -47,16 +47,16 @@ def demo(
 
     started = time.monotonic()
     quiet_models()
-    use_one_thread()
     resumed = _resumed(Store(store), name, seed)
-    with TerminalProgress(quiet=quiet) as progress:
+    with one_thread(), TerminalProgress(quiet=quiet) as progress:
         study = toy_study(seed, name=name, on_step=progress.on_model_step)
         front = run(study, store, callbacks=[progress])
     records = Store(store).study(name)
     failed = [t for t in records.trials(prompt_values=False) if t.state == "failed"]
     if not front.points:
         raise MoalignError(f"No policy of the demo could be judged; see: {command('status', name, store=store)}")
-    exact = _exact(study, records, front, seed, quiet)
+    with one_thread():
+        exact = _exact(study, records, front, seed, quiet)
     facts = _facts(records, front, exact, time.monotonic() - started, resumed)
     if as_json:
         print_json(facts, indent=None)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from moalign.cli.errors import usage
 
 
@@ -25,11 +28,17 @@ def checked_device(device: str | None) -> str:
     return device
 
 
-def use_one_thread() -> None:
-    """Computes on one thread: a model of this size gains nothing from a second, and loses much on a busy machine."""
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Computes on one thread: a tiny model gains nothing from a second, and loses much on a busy machine."""
     import torch
 
+    before = torch.get_num_threads()
     torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def quiet_models() -> None:
