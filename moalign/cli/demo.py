@@ -26,9 +26,9 @@ FLOORS = {"gain_share_mean": 0.90, "gain_share_min": 0.80, "ratio": 0.90, "front
 NOTE = (
     "The exact optimum drawn beside the policies is that of w . rewards - beta KL at the study's own beta, computed by "
     "listing all 256 replies to each held-out prompt. A policy's share is (J - J_reference) / (J_optimum - "
-    "J_reference) with J = w . rewards - beta KL, computed from the policy's probabilities of these replies, not from samples. The "
-    "hypervolume ratio divides the hypervolume of the sampled front by that of the optimum, above the same reference "
-    "point; a policy that spends more KL than the optimum can push it past 1."
+    "J_reference) with J = w . rewards - beta KL, computed from the policy's probabilities of these replies, not from "
+    "samples. The hypervolume ratio divides the hypervolume of the sampled front by that of the optimum, above the "
+    "same reference point; a policy that spends more KL than the optimum can push it past 1."
 )
 
 
