@@ -29,17 +29,22 @@ class LoRA:
         rank: inner dimension of the update, >= 1.
         alpha: the update is scaled by alpha / rank.
         targets: last parts of module names ("q_proj", "v_proj"); None adapts every projection but the output head.
+        layers: adapt only this many of the top layers; what lies below them is computed once for all policies. Fewer
+            adapted layers are faster and can express less. None adapts all.
     """
 
     rank: int = 8
     alpha: float = 16.0
     targets: tuple[str, ...] | None = None
+    layers: int | None = None
 
     def __post_init__(self) -> None:
         if self.rank < 1:
             raise DefinitionError(f"LoRA rank must be >= 1, got {self.rank}.")
         if not (math.isfinite(self.alpha) and self.alpha > 0):
             raise DefinitionError(f"LoRA alpha must be positive, got {self.alpha}.")
+        if self.layers is not None and self.layers < 1:
+            raise DefinitionError(f"LoRA layers must be >= 1 (or None for all), got {self.layers}.")
 
     @property
     def scale(self) -> float:
@@ -58,6 +63,11 @@ class Site:
     transposed: bool  # weight stored [in, out] (GPT-2's Conv1D)
 
     @property
+    def layer(self) -> int | None:
+        """Returns the number of the layer, the first number in the module's name; None outside the layers."""
+        return layer_of(self.name)
+
+    @property
     def size(self) -> int:
         return self.rank * (self.inputs + self.outputs)
 
@@ -73,9 +83,10 @@ def find_sites(model: Any, lora: LoRA) -> tuple[Site, ...]:
     """Returns the projections of `model` that `lora` adapts, in module order.
 
     Raises:
-        ModelError: no projection matches; lists the names that exist.
+        ModelError: no projection matches; lists the names that exist. More layers are wanted than there are.
     """
     head = model.get_output_embeddings()
+    lowest = _lowest_layer(model, lora)
     sites, start, seen = [], 0, set()
     for name, module in model.named_modules():
         shape = _projection_shape(module)
@@ -83,7 +94,8 @@ def find_sites(model: Any, lora: LoRA) -> tuple[Site, ...]:
             continue
         last = name.rsplit(".", 1)[-1]
         seen.add(last)
-        if lora.targets is not None and last not in lora.targets:
+        layer = layer_of(name)
+        if (lora.targets is not None and last not in lora.targets) or (layer if layer is not None else lowest) < lowest:
             continue
         site = Site(name, shape[0], shape[1], start, lora.rank, not isinstance(module, nn.Linear))
         sites.append(site)
@@ -94,6 +106,21 @@ def find_sites(model: Any, lora: LoRA) -> tuple[Site, ...]:
             f"LoRA targets {sorted(missing) or lora.targets} are not in this model; it has {', '.join(sorted(seen))}."
         )
     return tuple(sites)
+
+
+def layer_of(name: str) -> int | None:
+    """Returns the first number in a dotted module name, that of its layer, or None."""
+    return next((int(part) for part in name.split(".") if part.isdecimal()), None)
+
+
+def _lowest_layer(model: Any, lora: LoRA) -> int:
+    """Returns the lowest adapted layer."""
+    if lora.layers is None:
+        return 0
+    count = 1 + max((layer for name, _ in model.named_modules() if (layer := layer_of(name)) is not None), default=-1)
+    if lora.layers > count:
+        raise ModelError(f"LoRA layers = {lora.layers}, but this model has {count}; use None to adapt all.")
+    return count - lora.layers
 
 
 @final

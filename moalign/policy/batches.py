@@ -105,13 +105,22 @@ class PaddedRows:
     Attributes:
         ids: [rows, tokens].
         row, position: index of the state that predicts each completion token [completion tokens].
-        target: the completion tokens; owner: the row each belongs to, equal to `row`.
+        target: the completion tokens.
     """
 
     ids: Tensor
     row: Tensor
     position: Tensor
     target: Tensor
+
+    @property
+    def rows(self) -> int:
+        return len(self.ids)
+
+    @property
+    def tokens(self) -> int:
+        """Returns the number of tokens that one policy computes."""
+        return self.ids.numel()
 
     @staticmethod
     def build(responses: Responses, chosen: Sequence[int], pad_id: int, device: torch.device) -> PaddedRows:
@@ -131,39 +140,6 @@ class PaddedRows:
         ids = torch.tensor([r + [pad_id] * (longest - len(r)) for r in rows], device=device)
         to = [torch.tensor(values, device=device) for values in (owner, position, target)]
         return PaddedRows(ids, *to)
-
-
-@final
-@dataclass(frozen=True, eq=False)
-class Batch:
-    """One step's data: the distinct responses of its pairs, and each pair's place among them.
-
-    Attributes:
-        rows: padded token rows [responses in the batch].
-        first, second: row of each pair's first and second response [batch].
-        columns: pair columns [batch, ...], and response columns as `<name>_first`, `<name>_second` [batch, ...].
-    """
-
-    rows: PaddedRows
-    first: Tensor
-    second: Tensor
-    columns: Mapping[str, Tensor]
-
-
-def build_batch(data: PreferenceData, pairs: IntArray, pad_id: int, device: torch.device, dtype: torch.dtype) -> Batch:
-    """Returns the batch of the given pair indices."""
-    used, places = np.unique(data.pairs[pairs], return_inverse=True)
-    places = places.reshape(-1, 2)
-    columns = {name: column[pairs] for name, column in data.pair_columns.items()}
-    for name, column in data.response_columns.items():
-        columns[f"{name}_first"] = column[data.pairs[pairs, 0]]
-        columns[f"{name}_second"] = column[data.pairs[pairs, 1]]
-    return Batch(
-        PaddedRows.build(data.responses, used.tolist(), pad_id, device),
-        torch.tensor(places[:, 0], device=device),
-        torch.tensor(places[:, 1], device=device),
-        {name: torch.as_tensor(column, device=device).to(dtype) for name, column in columns.items()},
-    )
 
 
 def batch_order(data: PreferenceData, batch_size: int, by_prompt: bool, seed: int, skip: int = 0) -> Iterator[IntArray]:
@@ -189,3 +165,19 @@ def batch_order(data: PreferenceData, batch_size: int, by_prompt: bool, seed: in
         for step in range(start, per_epoch):
             yield np.concatenate([units[u] for u in order[step * size : (step + 1) * size]])
         epoch, start = epoch + 1, 0
+
+
+def padded_passes(responses: Responses, policies: int, most: int) -> Iterator[list[int]]:
+    """Yields response indices, similar lengths together, in passes of at most `most` tokens."""
+    lengths = [
+        len(responses.prompts[int(p)]) + len(c) for p, c in zip(responses.prompt_of, responses.completions, strict=True)
+    ]
+    order = sorted(range(len(lengths)), key=lambda i: lengths[i])
+    part: list[int] = []
+    for index in order:
+        if part and (len(part) + 1) * lengths[index] * policies > most:
+            yield part
+            part = []
+        part.append(index)
+    if part:
+        yield part

@@ -21,15 +21,17 @@ import torch
 
 from moalign.arrays import FloatArray
 from moalign.policy.adapters import AdapterStack
-from moalign.policy.batches import PaddedRows, PreferenceData, Responses
+from moalign.policy.batches import PreferenceData, Responses, padded_passes
 from moalign.policy.export import load_arrays, load_state, save_arrays, save_state
 from moalign.policy.generate import Sampling, generate
 from moalign.policy.logprobs import sequence_kl, sequence_log_probs
 from moalign.policy.model import LanguageModel, Policy
+from moalign.policy.packing import packed_passes
 from moalign.policy.train import Loss, StepRecord, Training, TrainState, train
 from moalign.store import is_complete, verify
 
 TOKENS_PER_PASS = 1 << 16  # tokens of one forward pass without gradients, which bounds its memory
+ENOUGH_ON_CPU = 1 << 12  # more tokens leave a CPU's cache and make each of them slower
 
 
 class Workspace(Protocol):
@@ -212,8 +214,8 @@ class Engine:
         """Returns summed log-probs [policies, responses] in nats (one policy, the base, without a stack)."""
         policies = 1 if stack is None else len(stack)
         result = np.empty((policies, len(responses)))
-        for indices in _passes(responses, policies):
-            rows = PaddedRows.build(responses, indices, self.language_model.pad_id, self.language_model.device)
+        for indices in self._passes(responses, policies):
+            rows = self.language_model.rows(responses, indices)
             result[:, indices] = sequence_log_probs(self.language_model, rows, stack).double().cpu().numpy()
         return result
 
@@ -229,8 +231,8 @@ class Engine:
             reference = self.log_probs(responses)[0]
             return np.zeros(len(responses)), reference, reference
         result = np.empty((3, len(responses)))
-        for indices in _passes(responses, 2):
-            rows = PaddedRows.build(responses, indices, self.language_model.pad_id, self.language_model.device)
+        for indices in self._passes(responses, 2):
+            rows = self.language_model.rows(responses, indices)
             values = sequence_kl(self.language_model, rows, policy)
             result[:, indices] = torch.stack(values).double().cpu().numpy()
         return result[0], result[1], result[2]
@@ -296,6 +298,12 @@ class Engine:
 
     # ---------------------------------------------------------------------------------------------------- bookkeeping
 
+    def _passes(self, responses: Responses, policies: int) -> Iterator[list[int]]:
+        if self.language_model.native is not None:
+            on_cpu = self.language_model.device.type == "cpu"
+            return packed_passes(responses, policies, TOKENS_PER_PASS, ENOUGH_ON_CPU if on_cpu else TOKENS_PER_PASS)
+        return padded_passes(responses, policies, TOKENS_PER_PASS)
+
     def _fit(self, prompt: Any, response_tokens: int, what: str) -> tuple[int, ...]:
         whole = self.encode_prompt(prompt)
         cut = self.language_model.fit_prompt(whole, response_tokens, what)
@@ -343,22 +351,6 @@ def stored_folder(folder: Path) -> Path | None:
         return None
     verify(folder)
     return folder
-
-
-def _passes(responses: Responses, policies: int) -> Iterator[list[int]]:
-    """Yields response indices, similar lengths together, so that a pass stays within the token budget."""
-    lengths = [
-        len(responses.prompts[int(p)]) + len(c) for p, c in zip(responses.prompt_of, responses.completions, strict=True)
-    ]
-    order = sorted(range(len(lengths)), key=lambda i: lengths[i])
-    part: list[int] = []
-    for index in order:
-        if part and (len(part) + 1) * lengths[index] * policies > TOKENS_PER_PASS:
-            yield part
-            part = []
-        part.append(index)
-    if part:
-        yield part
 
 
 def _prompt_passes(ids: Sequence[Sequence[int]], sampling: Sampling, policies: int) -> Iterator[list[int]]:

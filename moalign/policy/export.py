@@ -51,6 +51,7 @@ def peft_config(stack: AdapterStack, base: str | None) -> dict[str, Any]:
         "use_dora": False,
         "fan_in_fan_out": any(site.transposed for site in stack.sites),
         "target_modules": sorted({site.name.rsplit(".", 1)[-1] for site in stack.sites}),
+        "layers_to_transform": None if stack.lora.layers is None else sorted({site.layer for site in stack.sites}),
         "inference_mode": True,
     }
 

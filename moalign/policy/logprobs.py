@@ -8,23 +8,57 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from moalign.errors import ModelError
 from moalign.policy.adapters import AdapterStack, attached
 from moalign.policy.batches import PaddedRows
-from moalign.policy.model import LanguageModel
+from moalign.policy.head import frozen_head_log_probs
+from moalign.policy.model import LanguageModel, Rows
+from moalign.policy.native import Adapters, Trunk
 
 HEAD_ELEMENTS = 1 << 25  # logits formed at once; larger batches recompute them piece by piece in the backward pass
 
 
+def shared_trunk(language_model: LanguageModel, rows: Rows, stack: AdapterStack) -> Trunk | None:
+    """Returns what all policies share below their first adapter, worth keeping between chunks of policies; or None."""
+    if isinstance(rows, PaddedRows) or language_model.native is None:
+        return None
+    return language_model.native.trunk(rows, (site.name for site in stack.sites))
+
+
 def completion_states(
     language_model: LanguageModel,
-    rows: PaddedRows,
+    rows: Rows,
     stack: AdapterStack | None,
     leaves: Sequence[tuple[Tensor, Tensor]] | None = None,
+    trunk: Trunk | None = None,
 ) -> Tensor:
     """Returns the states that predict the completion tokens [policies, completion tokens, width] (1 without a stack).
 
-    Rows are padded on the right only, so causal attention needs no mask: no real token sees a padding token.
+    Args:
+        language_model: the frozen base.
+        rows: the responses; packed rows take the native pass, padded ones the model's own.
+        stack: the adapters, None for the base.
+        leaves: A and B per site to use instead of the stack's own views.
+        trunk: what `shared_trunk` gave for the same rows and sites; ignored where it gave None.
     """
+    if isinstance(rows, PaddedRows):
+        return _hooked_states(language_model, rows, stack, leaves)
+    if language_model.native is None:
+        raise ModelError("Packed rows need the native pass, which this model does not have; use PaddedRows.")
+    if stack is None:
+        return language_model.native.states(rows, Adapters())
+    pairs = leaves if leaves is not None else [site.views(stack.matrix) for site in stack.sites]
+    named = {site.name: pair for site, pair in zip(stack.sites, pairs, strict=True)}
+    return language_model.native.states(rows, Adapters(named, stack.lora.scale), trunk)
+
+
+def _hooked_states(
+    language_model: LanguageModel,
+    rows: PaddedRows,
+    stack: AdapterStack | None,
+    leaves: Sequence[tuple[Tensor, Tensor]] | None,
+) -> Tensor:
+    """Rows are padded on the right only, so causal attention needs no mask: no real token sees a padding token."""
     policies = 1 if stack is None else len(leaves[0][0]) if leaves is not None else len(stack)
     with attached(language_model.model, stack, leaves):
         states, _ = language_model.hidden(rows.ids.repeat(policies, 1))
@@ -40,6 +74,8 @@ def token_log_probs(language_model: LanguageModel, states: Tensor, target: Tenso
         picked = logits.gather(-1, wanted[..., None]).squeeze(-1)
         return picked - logits.logsumexp(-1)
 
+    if language_model.frozen_head is not None:
+        return frozen_head_log_probs(states, language_model.frozen_head, target)
     policies, tokens = states.shape[:2]
     wanted = target.expand(policies, tokens)
     step = max(1, HEAD_ELEMENTS // (policies * language_model.vocabulary))
@@ -52,23 +88,24 @@ def token_log_probs(language_model: LanguageModel, states: Tensor, target: Tenso
     return torch.cat(pieces, dim=1)
 
 
-def sum_per_row(values: Tensor, rows: PaddedRows) -> Tensor:
+def sum_per_row(values: Tensor, rows: Rows) -> Tensor:
     """Returns [policies, rows]: sums of `values` [policies, completion tokens] over each row's completion."""
-    return values.new_zeros(values.shape[0], len(rows.ids)).index_add(1, rows.row, values)
+    return values.new_zeros(len(values), rows.rows).scatter_add(1, rows.row.expand_as(values), values)
 
 
 def sequence_log_probs(
     language_model: LanguageModel,
-    rows: PaddedRows,
+    rows: Rows,
     stack: AdapterStack | None,
     leaves: Sequence[tuple[Tensor, Tensor]] | None = None,
+    trunk: Trunk | None = None,
 ) -> Tensor:
     """Returns summed completion log-probs [policies, rows] in nats."""
-    states = completion_states(language_model, rows, stack, leaves)
+    states = completion_states(language_model, rows, stack, leaves, trunk)
     return sum_per_row(token_log_probs(language_model, states, rows.target), rows)
 
 
-def sequence_kl(language_model: LanguageModel, rows: PaddedRows, policy: AdapterStack) -> tuple[Tensor, Tensor, Tensor]:
+def sequence_kl(language_model: LanguageModel, rows: Rows, policy: AdapterStack) -> tuple[Tensor, Tensor, Tensor]:
     """Returns (KL, policy log-probs, reference log-probs), each [rows], on responses sampled from one policy.
 
     KL is the sum over completion tokens of the exact KL between the two next-token distributions. Averaged over

@@ -19,8 +19,13 @@ import torch
 from torch import Tensor, nn
 
 from moalign.errors import DefinitionError, ModelError
+from moalign.policy.batches import PaddedRows, Responses
+from moalign.policy.head import is_frozen_projection
+from moalign.policy.native import NativeModel, agrees, native_model
+from moalign.policy.packing import PackedRows
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
+Rows = PaddedRows | PackedRows
 FULL_HASH_BYTES = 1 << 30  # weight files up to this size are hashed whole, larger ones at both ends
 
 
@@ -127,6 +132,9 @@ class LanguageModel:
     `hidden` runs the transformer body; `logits` applies the output head to selected positions only. Whether body plus
     head reproduces the model's own logits (soft-capping, logit scales) is checked once at construction; when it does
     not, `hidden` returns the full logits and `logits` is the identity.
+
+    Attributes:
+        native: a faster pass over the same weights for given responses, or None; it is compared with the model once.
     """
 
     def __init__(self, model: Any, tokenizer: Any, *, max_length: int | None = None, truncate: bool = False) -> None:
@@ -144,6 +152,7 @@ class LanguageModel:
         )
         self._head = model.get_output_embeddings()
         self._split = self._head is not None and self._head_is_linear()
+        self.native: NativeModel | None = self._checked_native() if self._split else None
 
     @property
     def device(self) -> torch.device:
@@ -165,6 +174,19 @@ class LanguageModel:
     def logits(self, states: Tensor) -> Tensor:
         """Returns logits [..., vocabulary] for states [..., width] as returned by `hidden`."""
         return self._head(states) if self._split else states
+
+    @property
+    def frozen_head(self) -> nn.Linear | None:
+        """Returns the output head if it is a plain frozen projection of the hidden states."""
+        return self._head if self._split and is_frozen_projection(self._head) else None
+
+    def rows(self, responses: Responses, chosen: Sequence[int]) -> Rows:
+        """Returns the chosen responses laid out for the pass that will compute them: packed where that is native."""
+        if self.native is not None:
+            packed = PackedRows.build(responses, chosen, self.device)
+            if packed.longest <= self.native.window:
+                return packed
+        return PaddedRows.build(responses, chosen, self.pad_id, self.device)
 
     def encode_prompt(self, prompt: Any) -> list[int]:
         """Returns the token ids of a prompt: text, or a conversation through the tokenizer's chat template.
@@ -234,6 +256,12 @@ class LanguageModel:
             if states.shape[-1] != self._head.weight.shape[-1]:
                 return False
             return bool(torch.allclose(own, self._head(states), rtol=1e-4, atol=1e-4))
+
+    def _checked_native(self) -> NativeModel | None:
+        native = native_model(self.model)
+        if native is None or not agrees(native, lambda ids: self.hidden(ids)[0], self.vocabulary, self.device):
+            return None
+        return native
 
     def _render_chat(self, prompt: Any) -> str:
         special = [t for t in self.tokenizer.all_special_tokens if t]

@@ -12,14 +12,17 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import final
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from moalign.arrays import IntArray
 from moalign.errors import DefinitionError, MoalignError
 from moalign.policy.adapters import AdapterStack, LoRA
-from moalign.policy.batches import Batch, PreferenceData, batch_order, build_batch
-from moalign.policy.logprobs import sequence_log_probs
-from moalign.policy.model import LanguageModel
+from moalign.policy.batches import PreferenceData, batch_order
+from moalign.policy.logprobs import sequence_log_probs, shared_trunk
+from moalign.policy.model import LanguageModel, Rows
+from moalign.policy.native import Trunk
 
 Loss = Callable[[Tensor, Tensor, Mapping[str, Tensor], Mapping[str, Tensor]], Tensor]
 Schedule = Callable[[float], float]
@@ -55,7 +58,8 @@ class Training:
         schedule: factor on the learning rate after the warm-up, a function of progress in [0, 1].
         clip: largest gradient norm of each policy; larger gradients are scaled down. 0 = no clipping.
         lora: rank, scale and targets of the adapters.
-        tokens_per_chunk: policies are processed in groups of about this many tokens, which bounds memory; exact.
+        tokens_per_chunk: policies are processed in groups of about this many tokens (each prompt of a batch counts once
+            where rows are packed), which bounds memory; exact.
     """
 
     steps: int = 200
@@ -150,10 +154,11 @@ def train(
     parameters.grad = gradient
     order = batch_order(data, training.batch_size, training.by_prompt, seed, skip=state.step)
     for step in range(state.step, training.steps):
-        batch = build_batch(data, next(order), language_model.pad_id, stack.matrix.device, stack.matrix.dtype)
+        batch = build_batch(language_model, data, next(order), stack.matrix.dtype)
+        trunk = shared_trunk(language_model, batch.rows, stack)
         losses = []
         for chunk in _chunks(len(stack), batch, training.tokens_per_chunk):
-            losses.append(_backward(language_model, batch, loss, policies, stack, gradient, chunk))
+            losses.append(_backward(language_model, batch, loss, policies, stack, gradient, chunk, trunk))
         mean_losses = torch.cat(losses)
         _refuse_nonfinite(mean_losses, step)
         norm = gradient.norm(dim=1)
@@ -168,6 +173,40 @@ def train(
         )
 
 
+@final
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """One step's data: the distinct responses of its pairs, and each pair's place among them.
+
+    Attributes:
+        rows: the token rows [responses in the batch].
+        first, second: row of each pair's first and second response [batch].
+        columns: pair columns [batch, ...], and response columns as `<name>_first`, `<name>_second` [batch, ...].
+    """
+
+    rows: Rows
+    first: Tensor
+    second: Tensor
+    columns: Mapping[str, Tensor]
+
+
+def build_batch(language_model: LanguageModel, data: PreferenceData, pairs: IntArray, dtype: torch.dtype) -> Batch:
+    """Returns the batch of the given pair indices."""
+    used, places = np.unique(data.pairs[pairs], return_inverse=True)
+    places = places.reshape(-1, 2)
+    device = language_model.device
+    columns = {name: column[pairs] for name, column in data.pair_columns.items()}
+    for name, column in data.response_columns.items():
+        columns[f"{name}_first"] = column[data.pairs[pairs, 0]]
+        columns[f"{name}_second"] = column[data.pairs[pairs, 1]]
+    return Batch(
+        language_model.rows(data.responses, used.tolist()),
+        torch.tensor(places[:, 0], device=device),
+        torch.tensor(places[:, 1], device=device),
+        {name: torch.as_tensor(column, device=device).to(dtype) for name, column in columns.items()},
+    )
+
+
 def _backward(
     language_model: LanguageModel,
     batch: Batch,
@@ -176,11 +215,12 @@ def _backward(
     stack: AdapterStack,
     gradient: Tensor,
     chunk: slice,
+    trunk: Trunk | None,
 ) -> Tensor:
     """Writes the gradients of the policies in `chunk` to their rows of `gradient`; returns their mean losses."""
     parameters = [site.views(stack.matrix[chunk]) for site in stack.sites]
     leaves = [(a.detach().requires_grad_(), b.detach().requires_grad_()) for a, b in parameters]
-    log_probs = sequence_log_probs(language_model, batch.rows, stack, leaves)
+    log_probs = sequence_log_probs(language_model, batch.rows, stack, leaves, trunk)
     own = {name: column[chunk] for name, column in policies.items()}
     losses = loss(log_probs[:, batch.first], log_probs[:, batch.second], batch.columns, own).mean(dim=1)
     flat_leaves = [leaf for pair in leaves for leaf in pair]
@@ -204,7 +244,7 @@ def _optimizer(matrix: Tensor, state: TrainState, training: Training) -> tuple[t
 
 
 def _chunks(policies: int, batch: Batch, tokens: int) -> list[slice]:
-    size = max(1, tokens // batch.rows.ids.numel())
+    size = max(1, tokens // batch.rows.tokens)
     return [slice(start, min(start + size, policies)) for start in range(0, policies, size)]
 
 

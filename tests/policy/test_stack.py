@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,15 @@ from tests.models import FAMILIES, tiny_model, tiny_tokenizer
 BETAS = np.array([0.1, 0.5, 2.0])
 PROMPTS = ["hello: ", "what is", "a", "b c d"]
 TEXTS = ["xyz abc", "a longer answer, here", "q", "no!", "yes.", "r", "tt", "uuu"]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Equalities are claimed of the arithmetic, not of how a product is cut into threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def dpo_like(first: Tensor, second: Tensor, batch: Mapping[str, Tensor], policy: Mapping[str, Tensor]) -> Tensor:

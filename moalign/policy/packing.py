@@ -1,0 +1,163 @@
+"""Responses packed without padding, every prompt stored once.
+
+The token axis holds all prompts of the batch, one after another, and then all completions. The last token of a
+completion predicts nothing and is left out. Linear algebra runs on this flat axis; only attention needs rectangles,
+and the index tensors that lead there and back are kept here: prompts attend among themselves, a completion attends to
+its prompt and to its own earlier tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import final
+
+import torch
+from torch import Tensor
+
+from moalign.policy.batches import Responses
+
+CHEAP_REPETITION = 8  # a prompt may be computed again once its pass holds this many times its tokens
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Rectangle:
+    """Sequences of different lengths as rows of a rectangle, and back.
+
+    Attributes:
+        slots: token of each place [rows, longest]; padding places name some token of the batch.
+        places: place of each token [tokens] in the flattened rectangle.
+        padding: where `slots` is padding [rows * longest], or None if there is none.
+    """
+
+    slots: Tensor
+    places: Tensor
+    padding: Tensor | None
+
+    @staticmethod
+    def build(lengths: Sequence[int], device: torch.device) -> Rectangle:
+        """Returns the rectangle of consecutive sequences of the given lengths."""
+        longest = max(lengths)
+        column = torch.arange(longest)
+        length = torch.tensor(lengths)[:, None]
+        start = torch.cat([length.new_zeros(1), length.flatten().cumsum(0)[:-1]])[:, None]
+        real = column < length
+        slots = torch.where(real, start + column, 0)
+        places = torch.nonzero(real.flatten()).flatten()
+        padding = None if bool(real.all()) else ~real.flatten().to(device)
+        return Rectangle(slots.to(device), places.to(device), padding)
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class PackedRows:
+    """The distinct responses of a batch on one flat token axis.
+
+    Attributes:
+        ids, position: tokens and their positions in their own sequence [tokens]; prompts first, then completions.
+        rows: number of responses.
+        prompts, completions: the rectangles of the two parts; None where no completion has a second token.
+        prompt_of: prompt of each response, counted within the batch [rows].
+        visible: which keys (prompt, then own) a completion's tokens see [1 or rows, 1, longest, keys]; None as above.
+        last: last token of each prompt [prompts].
+        target: completion tokens: the first token of every row, then the others in the order of the token axis.
+        row: the row of each target.
+    """
+
+    ids: Tensor
+    position: Tensor
+    rows: int
+    prompts: Rectangle
+    completions: Rectangle | None
+    prompt_of: Tensor
+    visible: Tensor | None
+    last: Tensor
+    target: Tensor
+    row: Tensor
+
+    @property
+    def tokens(self) -> int:
+        """Returns the number of tokens that one policy computes."""
+        return len(self.ids)
+
+    @property
+    def longest(self) -> int:
+        """Returns the length of the longest sequence of prompt and completion tokens computed."""
+        return self.prompts.slots.shape[1] + (0 if self.completions is None else self.completions.slots.shape[1])
+
+    @property
+    def prompt_tokens(self) -> int:
+        return len(self.prompts.places)
+
+    @staticmethod
+    def build(responses: Responses, chosen: Sequence[int], device: torch.device) -> PackedRows:
+        """Returns the chosen responses, in this order, and their prompts, in order of first use."""
+        number: dict[int, int] = {}
+        prompt_of = [number.setdefault(int(responses.prompt_of[index]), len(number)) for index in chosen]
+        prompts = [responses.prompts[p] for p in number]
+        completions = [responses.completions[index] for index in chosen]
+        fed = [c[:-1] for c in completions]
+        ids = [i for sequence in (*prompts, *fed) for i in sequence]
+        position = [j for p in prompts for j in range(len(p))]
+        position += [len(prompts[p]) + j for p, c in zip(prompt_of, fed, strict=True) for j in range(len(c))]
+        row = [*range(len(chosen)), *(r for r, c in enumerate(fed) for _ in c)]
+        target = [c[0] for c in completions] + [i for c in completions for i in c[1:]]
+
+        def tensor(values: Sequence[int]) -> Tensor:
+            return torch.tensor(values, dtype=torch.long, device=device)
+
+        lengths = [len(p) for p in prompts]
+        own = Rectangle.build([len(c) for c in fed], device) if any(fed) else None
+        return PackedRows(
+            ids=tensor(ids),
+            position=tensor(position),
+            rows=len(chosen),
+            prompts=Rectangle.build(lengths, device),
+            completions=own,
+            prompt_of=tensor(prompt_of),
+            visible=None if own is None else _visible([lengths[p] for p in prompt_of], own).to(device),
+            last=tensor([end - 1 for end in accumulate(lengths)]),
+            target=tensor(target),
+            row=tensor(row),
+        )
+
+
+def _visible(prompt_lengths: Sequence[int], own: Rectangle) -> Tensor:
+    """Returns the mask of completion queries over [the padded prompt | own tokens]; one for all rows if it can be."""
+    different = sorted(set(prompt_lengths))
+    lengths = torch.tensor(prompt_lengths if len(different) > 1 else different)
+    longest, width = different[-1], own.slots.shape[1]
+    prompt = torch.arange(longest) < lengths[:, None]  # [rows, prompt]
+    causal = torch.ones(width, width, dtype=torch.bool).tril()
+    parts = [prompt[:, None, :].expand(-1, width, -1), causal.expand(len(lengths), -1, -1)]
+    return torch.cat(parts, dim=2)[:, None]
+
+
+def packed_passes(responses: Responses, policies: int, most: int, enough: int) -> Iterator[list[int]]:
+    """Yields response indices, those of one prompt together.
+
+    Args:
+        responses: what is to be computed.
+        policies: how many compute it.
+        most: tokens of all policies that a pass may hold (a single response may need more).
+        enough: tokens after which a pass ends at the next prompt, or within a prompt whose repetition costs little.
+    """
+    length = [len(p) for p in responses.prompts]
+    of = [int(p) for p in responses.prompt_of]
+    order = sorted(range(len(of)), key=lambda i: (length[of[i]], of[i], len(responses.completions[i])))
+    part: list[int] = []
+    tokens = 0
+    for index in order:
+        prompt, own = length[of[index]], len(responses.completions[index]) - 1
+        known = bool(part) and of[part[-1]] == of[index]
+        total = (tokens + own + (0 if known else prompt)) * policies
+        worth_ending = not known or tokens >= CHEAP_REPETITION * prompt
+        if part and (total > most or (total > enough and worth_ending)):
+            yield part
+            part, tokens, known = [], 0, False
+        part.append(index)
+        tokens += own + (0 if known else prompt)
+    if part:
+        yield part
