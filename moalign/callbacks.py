@@ -99,7 +99,7 @@ class TensorBoard:
     def on_step(self, training: str, record: Any, steps: int) -> None:
         losses = {str(i): v for i, v in enumerate(record.loss.tolist())}
         self.writer.add_scalars(f"{training}/loss", losses, record.step)
-        self.writer.add_scalar(f"{training}/learning_rate", record.learning_rate, record.step)
+        self.writer.add_scalar(f"{training}/learning_rate", float(record.learning_rate.max()), record.step)
 
     def on_policy(self, point: Any) -> None:
         for index, value in enumerate(point.values.tolist()):

@@ -57,7 +57,9 @@ def publish_trial(
     if log is not None:
         metrics, row = log
         with (folder / "metrics.jsonl").open("w") as stream:
-            columns = zip(metrics.loss[:, row], metrics.gradient_norm[:, row], metrics.learning_rate, strict=True)
+            columns = zip(
+                metrics.loss[:, row], metrics.gradient_norm[:, row], metrics.learning_rate[:, row], strict=True
+            )
             for step, (loss, norm, rate) in enumerate(columns, 1):
                 record = {"step": step, "loss": loss, "gradient_norm": norm, "learning_rate": rate}
                 stream.write(json.dumps({k: float(v) for k, v in record.items()}) + "\n")

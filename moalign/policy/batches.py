@@ -44,6 +44,12 @@ class Responses:
     def __len__(self) -> int:
         return len(self.completions)
 
+    @property
+    def longest(self) -> int:
+        """Returns the most tokens that a prompt and its completion have together."""
+        pairs = zip(self.prompt_of.tolist(), self.completions, strict=True)
+        return max((len(self.prompts[p]) + len(c) for p, c in pairs), default=0)
+
     def key(self) -> str:
         """Returns a hash of all token ids."""
         digest = hashlib.sha256()
@@ -152,11 +158,7 @@ def batch_order(data: PreferenceData, batch_size: int, by_prompt: bool, seed: in
         seed: of the order.
         skip: batches to pass over (a resumed run starts where it stopped).
     """
-    if by_prompt:
-        prompt = data.responses.prompt_of[data.pairs[:, 0]]
-        units = [np.flatnonzero(prompt == p) for p in np.unique(prompt)]
-    else:
-        units = [np.array([i]) for i in range(len(data))]
+    units = _units(data, by_prompt)
     size = min(batch_size, len(units))
     per_epoch = len(units) // size
     epoch, start = divmod(skip, per_epoch)
@@ -165,6 +167,20 @@ def batch_order(data: PreferenceData, batch_size: int, by_prompt: bool, seed: in
         for step in range(start, per_epoch):
             yield np.concatenate([units[u] for u in order[step * size : (step + 1) * size]])
         epoch, start = epoch + 1, 0
+
+
+def steps_per_epoch(data: PreferenceData, batch_size: int, by_prompt: bool) -> int:
+    """Returns how many batches of `batch_order` see the data once."""
+    units = len(_units(data, by_prompt))
+    return units // min(batch_size, units)
+
+
+def _units(data: PreferenceData, by_prompt: bool) -> list[IntArray]:
+    """Returns the pair indices that are drawn together."""
+    if not by_prompt:
+        return [np.array([i]) for i in range(len(data))]
+    prompt = data.responses.prompt_of[data.pairs[:, 0]]
+    return [np.flatnonzero(prompt == p) for p in np.unique(prompt)]
 
 
 def padded_passes(responses: Responses, policies: int, most: int) -> Iterator[list[int]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,9 @@ from moalign.policy.generate import Sampling, generate
 from moalign.policy.logprobs import sequence_kl, sequence_log_probs
 from moalign.policy.model import LanguageModel, Policy
 from moalign.policy.packing import packed_passes
-from moalign.policy.train import Loss, StepRecord, Training, TrainState, train
+from moalign.policy.step import Loss
+from moalign.policy.train import StepRecord, Training, TrainState, train
+from moalign.policy.trunk import trunk_cache
 from moalign.store import is_complete, verify
 
 TOKENS_PER_PASS = 1 << 16  # tokens of one forward pass without gradients, which bounds its memory
@@ -60,7 +62,7 @@ class Generation:
 @final
 @dataclass(frozen=True, eq=False)
 class TrainingLog:
-    """Losses and gradient norms [steps, policies] and learning rates [steps] of a finished training."""
+    """Losses, gradient norms and learning rates of a finished training, [steps, policies]."""
 
     loss: FloatArray
     gradient_norm: FloatArray
@@ -78,6 +80,8 @@ class Engine:
         device: torch device name; an accelerator if there is one when None.
         on_step: called as on_step(training name, record, steps in all) after every optimiser step.
         should_stop: asked after every step; when it says yes, the state is saved and KeyboardInterrupt raised.
+        stop_policies: asked as stop_policies(training name, record) after every step which policies train no more; the
+            others go on as if they had been alone from the start.
         checkpoint_seconds: time between checkpoints.
     """
 
@@ -90,6 +94,7 @@ class Engine:
         device: str | None = None,
         on_step: Callable[[str, StepRecord, int], None] | None = None,
         should_stop: Callable[[], bool] = lambda: False,
+        stop_policies: Callable[[str, StepRecord], Iterable[int]] = lambda name, record: (),
         checkpoint_seconds: float = 20.0,
     ) -> None:
         self.policy = policy
@@ -98,6 +103,7 @@ class Engine:
         self.seed = seed
         self.on_step = on_step
         self.should_stop = should_stop
+        self.stop_policies = stop_policies
         self.checkpoint_seconds = checkpoint_seconds
         self._memory: dict[str, dict[str, np.ndarray]] = {}
         self.truncated = {"prompts": 0, "responses": 0}
@@ -157,7 +163,8 @@ class Engine:
             name: what the caller calls this training, unique among different trainings of one study.
             data: pairs; the column `reference` (log-probs of each response under the base) is added here.
             loss: see `moalign.policy.train.train`.
-            policies: name -> array [policies, ...].
+            policies: name -> array [policies, ...]; `learning_rate` and `steps` have the meaning told in
+                `moalign.policy.train.train`.
             training: the settings.
             described: JSON-able facts about loss and settings that tell this training from others of the same name.
         """
@@ -174,13 +181,18 @@ class Engine:
         saved = time.monotonic()
         dtype, device = start.matrix.dtype, start.matrix.device
         columns = {n: torch.as_tensor(c, device=device) for n, c in policies.items()}
-        columns = {n: c.to(dtype) if c.is_floating_point() else c for n, c in columns.items()}
-        for record, reached in train(self.language_model, data, loss, columns, training, state, self.seed):
+        columns = {n: c.to(dtype) if c.is_floating_point() and n != "learning_rate" else c for n, c in columns.items()}
+        trunk = trunk_cache(self.language_model, data, start, training, self.workspace)
+        progress = train(
+            self.language_model, data, loss, columns, training, state, self.seed, trunk,
+            stop=lambda record: self.stop_policies(name, record),
+        )  # fmt: skip
+        for record, reached in progress:
             state = reached
             log.append(record)
             if self.on_step is not None:
                 self.on_step(name, record, training.steps)
-            last = record.step == training.steps
+            last = record.step == training.steps or bool(reached.stopped.all())
             stop = self.should_stop()
             if not last and (stop or time.monotonic() - saved > self.checkpoint_seconds):
                 self._checkpoint(key, state, log)
@@ -334,7 +346,7 @@ class Engine:
                     "matrix": stack.matrix,
                     "loss": torch.stack([r.loss for r in log]),
                     "gradient_norm": torch.stack([r.gradient_norm for r in log]),
-                    "learning_rate": torch.tensor([r.learning_rate for r in log]),
+                    "learning_rate": torch.stack([r.learning_rate for r in log]),
                 },
             )
             (folder / "training.json").write_text(json.dumps(facts, indent=1, default=str))

@@ -92,9 +92,10 @@ def save_state(folder: Path, state: TrainState, log: list[StepRecord]) -> None:
             "first_moment": state.first_moment,
             "second_moment": state.second_moment,
             "step": torch.tensor([state.step]),
+            "stopped": state.stopped,
             "loss": torch.stack([r.loss for r in log]),
             "gradient_norm": torch.stack([r.gradient_norm for r in log]),
-            "learning_rate": torch.tensor([r.learning_rate for r in log], dtype=torch.float64),
+            "learning_rate": torch.stack([r.learning_rate for r in log]),
         },
     )
 
@@ -106,8 +107,8 @@ def load_state(folder: Path, start: TrainState) -> tuple[TrainState, list[StepRe
     matrix, first, second = (arrays[n].to(device) for n in ("matrix", "first_moment", "second_moment"))
     stack = AdapterStack(start.stack.lora, start.stack.sites, matrix)
     rows = zip(arrays["loss"], arrays["gradient_norm"], arrays["learning_rate"], strict=True)
-    log = [StepRecord(i, loss, norm, float(rate)) for i, (loss, norm, rate) in enumerate(rows, 1)]
-    return TrainState(stack, first, second, int(arrays["step"])), log
+    log = [StepRecord(i, loss, norm, rate) for i, (loss, norm, rate) in enumerate(rows, 1)]
+    return TrainState(stack, first, second, int(arrays["step"]), arrays["stopped"], log[-1].loss.to(device)), log
 
 
 def lora_of(folder: Path) -> LoRA:

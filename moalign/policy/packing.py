@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import final
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from moalign.arrays import IntArray
 from moalign.policy.batches import Responses
 
 CHEAP_REPETITION = 8  # a prompt may be computed again once its pass holds this many times its tokens
@@ -122,6 +124,26 @@ class PackedRows:
             target=tensor(target),
             row=tensor(row),
         )
+
+
+@final
+class TokenTable:
+    """The tokens that packed rows compute, numbered over a whole data set: all prompts, then all completions."""
+
+    def __init__(self, responses: Responses) -> None:
+        self._prompt_of = responses.prompt_of
+        self._prompts = np.cumsum([0, *(len(p) for p in responses.prompts)])
+        self._completions = np.cumsum([self._prompts[-1], *(len(c) - 1 for c in responses.completions)])
+
+    def __len__(self) -> int:
+        return int(self._completions[-1])
+
+    def of(self, chosen: Sequence[int]) -> IntArray:
+        """Returns the number of each token of `PackedRows.build(responses, chosen)`, in its order."""
+        prompts = dict.fromkeys(int(self._prompt_of[index]) for index in chosen)
+        parts = [np.arange(self._prompts[p], self._prompts[p + 1]) for p in prompts]
+        parts += [np.arange(self._completions[c], self._completions[c + 1]) for c in chosen]
+        return np.concatenate(parts)
 
 
 def _visible(prompt_lengths: Sequence[int], own: Rectangle) -> Tensor:

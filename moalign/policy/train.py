@@ -8,7 +8,7 @@ checkpoint gives the same bits as one that was never interrupted.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import final
 
@@ -16,15 +16,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from moalign.arrays import IntArray
 from moalign.errors import DefinitionError, MoalignError
 from moalign.policy.adapters import AdapterStack, LoRA
 from moalign.policy.batches import PreferenceData, batch_order
-from moalign.policy.logprobs import sequence_log_probs, shared_trunk
-from moalign.policy.model import LanguageModel, Rows
+from moalign.policy.logprobs import shared_trunk
+from moalign.policy.model import LanguageModel
 from moalign.policy.native import Trunk
+from moalign.policy.optimizer import StackAdamW
+from moalign.policy.step import Batch, Chunks, Loss, add_gradient, build_batch, chunk_tokens
 
-Loss = Callable[[Tensor, Tensor, Mapping[str, Tensor], Mapping[str, Tensor]], Tensor]
 Schedule = Callable[[float], float]
 
 
@@ -51,6 +51,7 @@ class Training:
     Attributes:
         steps: optimiser steps.
         batch_size: pairs per step; prompts per step (each with all its pairs) when `by_prompt`.
+        accumulate: a step's batch is computed in this many parts, one after the other, which bounds memory; exact.
         by_prompt: draw prompts instead of pairs, so that each response is computed once for all its pairs.
         learning_rate: peak step size of AdamW.
         betas, weight_decay: of AdamW.
@@ -59,11 +60,12 @@ class Training:
         clip: largest gradient norm of each policy; larger gradients are scaled down. 0 = no clipping.
         lora: rank, scale and targets of the adapters.
         tokens_per_chunk: policies are processed in groups of about this many tokens (each prompt of a batch counts once
-            where rows are packed), which bounds memory; exact.
+            where rows are packed), which bounds memory; exact. None chooses what suits the device and the model.
     """
 
     steps: int = 200
     batch_size: int = 16
+    accumulate: int = field(default=1, metadata={"fingerprint": False})
     by_prompt: bool = False
     learning_rate: float = 1e-3
     betas: tuple[float, float] = (0.9, 0.98)
@@ -72,56 +74,76 @@ class Training:
     schedule: Schedule = cosine
     clip: float = 1.0
     lora: LoRA = field(default_factory=LoRA)
-    tokens_per_chunk: int = field(default=4096, metadata={"fingerprint": False})
+    tokens_per_chunk: int | None = field(default=None, metadata={"fingerprint": False})
 
     def __post_init__(self) -> None:
         limits = {
             "steps": self.steps >= 1,
             "batch_size": self.batch_size >= 1,
+            "accumulate": self.accumulate >= 1,
             "learning_rate": math.isfinite(self.learning_rate) and self.learning_rate > 0,
             "betas": all(0 <= b < 1 for b in self.betas),
             "weight_decay": self.weight_decay >= 0,
             "warmup": 0 <= self.warmup < 1,
             "clip": self.clip >= 0,
-            "tokens_per_chunk": self.tokens_per_chunk >= 1,
+            "tokens_per_chunk": self.tokens_per_chunk is None or self.tokens_per_chunk >= 1,
         }
         wrong = [f"Training {name} = {getattr(self, name)!r} is out of range." for name, ok in limits.items() if not ok]
         if wrong:
             raise DefinitionError(wrong)
 
-    def rate(self, step: int) -> float:
-        """Returns the learning rate of optimiser step `step` = 0 .. steps - 1."""
-        warm = math.ceil(self.warmup * self.steps)
+    def rate(self, step: int, peak: float | None = None, steps: int | None = None) -> float:
+        """Returns the learning rate of optimiser step `step` = 0 .. steps - 1, by default of this training itself."""
+        peak = self.learning_rate if peak is None else peak
+        steps = self.steps if steps is None else steps
+        warm = math.ceil(self.warmup * steps)
         if step < warm:
-            return self.learning_rate * (step + 1) / (warm + 1)
-        return self.learning_rate * self.schedule((step - warm) / max(1, self.steps - warm))
+            return peak * (step + 1) / (warm + 1)
+        return peak * self.schedule((step - warm) / max(1, steps - warm))
 
 
 @final
 @dataclass(frozen=True, eq=False)
 class TrainState:
-    """Where a loop stands: the adapters, AdamW's two moments [policies, parameters] and the steps done."""
+    """Where a loop stands.
+
+    Attributes:
+        stack: the adapters.
+        first_moment, second_moment: AdamW's, [policies, parameters].
+        step: steps done.
+        stopped: which policies train no more [policies].
+        loss: of each policy's last step [policies].
+    """
 
     stack: AdapterStack
     first_moment: Tensor
     second_moment: Tensor
     step: int
+    stopped: Tensor
+    loss: Tensor
 
     @staticmethod
     def start(stack: AdapterStack) -> TrainState:
         zeros = torch.zeros_like(stack.matrix)
-        return TrainState(stack, zeros, zeros.clone(), 0)
+        stopped = torch.zeros(len(stack), dtype=torch.bool)
+        return TrainState(stack, zeros, zeros.clone(), 0, stopped, zeros.new_zeros(len(stack)))
 
 
 @final
 @dataclass(frozen=True, eq=False)
 class StepRecord:
-    """What one step reports: step (1-based), loss and gradient norm before clipping [policies], learning rate."""
+    """What one step reports.
+
+    Attributes:
+        step: counted from 1.
+        loss, gradient_norm, learning_rate: [policies], the norm before clipping. A policy that has stopped keeps its
+            last loss and has norm and rate 0.
+    """
 
     step: int
     loss: Tensor
     gradient_norm: Tensor
-    learning_rate: float
+    learning_rate: Tensor
 
 
 def train(
@@ -132,120 +154,85 @@ def train(
     training: Training,
     state: TrainState,
     seed: int,
+    trunk_of: Callable[[Batch, AdapterStack], Trunk | None] | None = None,
+    stop: Callable[[StepRecord], Iterable[int]] = lambda record: (),
 ) -> Iterator[tuple[StepRecord, TrainState]]:
-    """Yields (record, state) after every step until `training.steps` are done.
+    """Yields (record, state) after every step until `training.steps` are done or every policy has stopped.
 
     Args:
         language_model: the frozen base.
         data: pairs with their columns.
         loss: (first, second log-probs [chunk, batch], batch columns [batch, ...], policy columns [chunk, ...]) ->
             losses [chunk, batch]; must not mix policies.
-        policies: one row per policy: weights, temperatures, ...
+        policies: one row per policy: weights, temperatures, ... Two names have a meaning of their own here:
+            `learning_rate` is each policy's peak rate instead of the training's, and `steps` (at most the training's)
+            is after how many steps it stops, its schedule being that of a training of so many steps.
         training: the settings.
         state: where to start; it is not changed, its successors are yielded.
         seed: of the data order.
+        trunk_of: what all policies share of a batch; computed batch by batch when None.
+        stop: asked after every step which policies shall train no more.
 
     Raises:
         MoalignError: a loss is not finite; names the policy and the step.
     """
-    stack = AdapterStack(state.stack.lora, state.stack.sites, state.stack.matrix.clone().requires_grad_(False))
-    parameters, optimizer = _optimizer(stack.matrix, state, training)
+    trunk_of = trunk_of or (lambda batch, stack: shared_trunk(language_model, batch.rows, stack))
+    stack = AdapterStack(state.stack.lora, state.stack.sites, state.stack.matrix.clone())
+    first, second = state.first_moment.clone(), state.second_moment.clone()
+    stopped, losses = state.stopped, state.loss.clone()
     gradient = torch.zeros_like(stack.matrix)
-    parameters.grad = gradient
+    optimizer = StackAdamW(stack.matrix, gradient, first, second, state.step, training.betas, training.weight_decay)
     order = batch_order(data, training.batch_size, training.by_prompt, seed, skip=state.step)
+    chunks = Chunks(training.tokens_per_chunk or chunk_tokens(language_model, stack))
+    peak, last_step = _rates_and_steps(policies, training, len(stack))
     for step in range(state.step, training.steps):
-        batch = build_batch(language_model, data, next(order), stack.matrix.dtype)
-        trunk = shared_trunk(language_model, batch.rows, stack)
-        losses = []
-        for chunk in _chunks(len(stack), batch, training.tokens_per_chunk):
-            losses.append(_backward(language_model, batch, loss, policies, stack, gradient, chunk, trunk))
-        mean_losses = torch.cat(losses)
-        _refuse_nonfinite(mean_losses, step)
+        active = [k for k in range(len(stack)) if not stopped[k]]
+        if not active:
+            return
+        gradient.zero_()
+        losses[active] = 0
+        pairs = next(order)
+        for part in np.array_split(pairs, min(training.accumulate, len(pairs))):
+            batch = build_batch(language_model, data, part, stack.matrix.dtype)
+            trunk, share = trunk_of(batch, stack), len(part) / len(pairs)
+
+            def add(
+                chunk: Sequence[int], batch: Batch = batch, trunk: Trunk | None = trunk, share: float = share
+            ) -> None:
+                losses[chunk] += add_gradient(
+                    language_model, batch, loss, policies, stack, chunk, trunk, gradient, share
+                )
+
+            chunks.over(active, batch.rows.tokens, add)
+        _refuse_nonfinite(losses, step)
         norm = gradient.norm(dim=1)
         if training.clip:
             gradient.mul_((training.clip / (norm + 1e-6)).clamp(max=1.0)[:, None])
-        optimizer.param_groups[0]["lr"] = training.rate(step)
-        optimizer.step()
-        moments = optimizer.state[parameters]
-        yield (
-            StepRecord(step + 1, mean_losses, norm, training.rate(step)),
-            TrainState(stack, moments["exp_avg"], moments["exp_avg_sq"], step + 1),
-        )
+        rates = [0.0 if stopped[k] else training.rate(step, peak[k], last_step[k]) for k in range(len(stack))]
+        optimizer.step(rates, active)
+        record = StepRecord(step + 1, losses.clone(), norm, torch.tensor(rates, dtype=torch.float64))
+        stopped = stopped | torch.tensor([step + 1 >= n for n in last_step])
+        stopped[list(stop(record))] = True
+        yield record, TrainState(stack, first, second, step + 1, stopped, record.loss)
 
 
-@final
-@dataclass(frozen=True, eq=False)
-class Batch:
-    """One step's data: the distinct responses of its pairs, and each pair's place among them.
+def _rates_and_steps(policies: Mapping[str, Tensor], training: Training, count: int) -> tuple[list[float], list[int]]:
+    """Returns each policy's peak learning rate and number of steps.
 
-    Attributes:
-        rows: the token rows [responses in the batch].
-        first, second: row of each pair's first and second response [batch].
-        columns: pair columns [batch, ...], and response columns as `<name>_first`, `<name>_second` [batch, ...].
+    Raises:
+        DefinitionError: one of them is out of range; names the policy.
     """
-
-    rows: Rows
-    first: Tensor
-    second: Tensor
-    columns: Mapping[str, Tensor]
-
-
-def build_batch(language_model: LanguageModel, data: PreferenceData, pairs: IntArray, dtype: torch.dtype) -> Batch:
-    """Returns the batch of the given pair indices."""
-    used, places = np.unique(data.pairs[pairs], return_inverse=True)
-    places = places.reshape(-1, 2)
-    device = language_model.device
-    columns = {name: column[pairs] for name, column in data.pair_columns.items()}
-    for name, column in data.response_columns.items():
-        columns[f"{name}_first"] = column[data.pairs[pairs, 0]]
-        columns[f"{name}_second"] = column[data.pairs[pairs, 1]]
-    return Batch(
-        language_model.rows(data.responses, used.tolist()),
-        torch.tensor(places[:, 0], device=device),
-        torch.tensor(places[:, 1], device=device),
-        {name: torch.as_tensor(column, device=device).to(dtype) for name, column in columns.items()},
-    )
-
-
-def _backward(
-    language_model: LanguageModel,
-    batch: Batch,
-    loss: Loss,
-    policies: Mapping[str, Tensor],
-    stack: AdapterStack,
-    gradient: Tensor,
-    chunk: slice,
-    trunk: Trunk | None,
-) -> Tensor:
-    """Writes the gradients of the policies in `chunk` to their rows of `gradient`; returns their mean losses."""
-    parameters = [site.views(stack.matrix[chunk]) for site in stack.sites]
-    leaves = [(a.detach().requires_grad_(), b.detach().requires_grad_()) for a, b in parameters]
-    log_probs = sequence_log_probs(language_model, batch.rows, stack, leaves, trunk)
-    own = {name: column[chunk] for name, column in policies.items()}
-    losses = loss(log_probs[:, batch.first], log_probs[:, batch.second], batch.columns, own).mean(dim=1)
-    flat_leaves = [leaf for pair in leaves for leaf in pair]
-    slots = [slot for site in stack.sites for slot in site.views(gradient[chunk])]
-    # policies do not interact, so the gradient of the sum holds each policy's own gradient in its own slice
-    for slot, value in zip(slots, torch.autograd.grad(losses.sum(), flat_leaves), strict=True):
-        slot.copy_(value)
-    return losses.detach()
-
-
-def _optimizer(matrix: Tensor, state: TrainState, training: Training) -> tuple[torch.nn.Parameter, torch.optim.AdamW]:
-    parameters = torch.nn.Parameter(matrix, requires_grad=False)
-    optimizer = torch.optim.AdamW(
-        [parameters], lr=training.learning_rate, betas=training.betas, weight_decay=training.weight_decay, fused=True
-    )
-    if state.step:
-        step = torch.tensor(float(state.step), dtype=torch.float32, device=matrix.device)
-        moments = {"exp_avg": state.first_moment.clone(), "exp_avg_sq": state.second_moment.clone(), "step": step}
-        optimizer.state[parameters] = moments
-    return parameters, optimizer
-
-
-def _chunks(policies: int, batch: Batch, tokens: int) -> list[slice]:
-    size = max(1, tokens // batch.rows.tokens)
-    return [slice(start, min(start + size, policies)) for start in range(0, policies, size)]
+    rates = policies["learning_rate"].tolist() if "learning_rate" in policies else [training.learning_rate] * count
+    steps = policies["steps"].tolist() if "steps" in policies else [training.steps] * count
+    wrong = [f"Policy {k} has learning rate {r}; it must be > 0." for k, r in enumerate(rates) if not 0 < r < math.inf]
+    for k, n in enumerate(steps):
+        if not 1 <= n <= training.steps or n != int(n):
+            wrong.append(
+                f"Policy {k} has {n} steps; that must be a whole number from 1 to Training steps = {training.steps}."
+            )
+    if wrong:
+        raise DefinitionError(wrong)
+    return rates, [int(n) for n in steps]
 
 
 def _refuse_nonfinite(losses: Tensor, step: int) -> None:

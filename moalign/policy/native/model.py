@@ -61,16 +61,22 @@ class NativeModel:
         """Returns the module names of all projections of the blocks."""
         return frozenset(p.name for block in self.body.blocks for p in block.projections)
 
-    def trunk(self, rows: PackedRows, names: Iterable[str]) -> Trunk:
-        """Returns the activations up to the first block that holds one of the named projections.
+    def depth(self, names: Iterable[str]) -> int:
+        """Returns how many blocks lie below the first one that holds one of the named projections."""
+        adapted, blocks = set(names), self.body.blocks
+        return next((i for i, b in enumerate(blocks) if adapted & {p.name for p in b.projections}), len(blocks) - 1)
 
-        They are the same for all policies, and no gradient passes through them.
+    @torch.no_grad()
+    def below(self, depth: int, rows: PackedRows) -> Trunk:
+        """Returns the activations after the lowest `depth` blocks; no gradient passes through them."""
+        return Trunk(depth, self._through(slice(depth), rows, self.body.embed(rows), Adapters()))
+
+    def trunk(self, rows: PackedRows, names: Iterable[str]) -> Trunk:
+        """Returns the activations below the first block that holds one of the named projections.
+
+        They are the same for all policies.
         """
-        adapted = set(names)
-        blocks = self.body.blocks
-        depth = next((i for i, b in enumerate(blocks) if adapted & {p.name for p in b.projections}), len(blocks) - 1)
-        with torch.no_grad():
-            return Trunk(depth, self._through(slice(depth), rows, self.body.embed(rows), Adapters()))
+        return self.below(self.depth(names), rows)
 
     def states(self, rows: PackedRows, adapters: Adapters, trunk: Trunk | None = None) -> Tensor:
         """Returns the states that predict the completion tokens [policies or 1, completion tokens, width].
