@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 from typing import Any, final
 
 import numpy as np
@@ -12,7 +12,7 @@ from moalign.data.pairs import PreferencePairs, load_pairs
 from moalign.data.prompts import Prompts, load_prompts
 from moalign.errors import DefinitionError
 from moalign.policy.model import Policy
-from moalign.rewards import ImplicitReward
+from moalign.rewards import Centre, ImplicitReward, Standardize
 
 RESERVED_NAMES = ("kl", "trial", "feasible", "non_dominated")  # columns of a front's table
 
@@ -49,6 +49,30 @@ class Objective:
             object.__setattr__(self, "pairs", load_pairs(self.pairs, objective=self.name))
         if isinstance(self.reward, ImplicitReward) and self.pairs is None:
             raise DefinitionError(f"Objective {self.name!r} has neither a reward nor preference pairs; give it one.")
+
+    def transformed(self, transform: Callable[[Any], Any], *, label_scale: float | None = None) -> Objective:
+        """Returns this objective with `transform(reward)` as its reward.
+
+        Labels of given pairs were made before, so `label_scale` has to follow the unit of the reward. It does so by
+        itself for `Standardize` and `Centre`; a curved transform has no single factor, and the scale must be stated.
+
+        Args:
+            transform: for example `lambda reward: Clip(reward, -5, 5)`.
+            label_scale: log-odds of a preference per unit of the new reward.
+
+        Raises:
+            DefinitionError: a reward that cannot be transformed, or pairs without a known scale.
+        """
+        reward = transform(self.reward)
+        if label_scale is None and self.pairs is not None and reward is not self.reward:
+            affine = isinstance(reward, (Standardize, Centre)) and reward.reward is self.reward
+            if not affine:
+                raise DefinitionError(
+                    f"objective {self.name!r} has preference pairs, and the log-odds of their labels per unit of the"
+                    " transformed reward are not known. State them: transformed(..., label_scale=...)."
+                )
+            label_scale = self.label_scale * (reward.scale if isinstance(reward, Standardize) else 1.0)
+        return replace(self, reward=reward, label_scale=self.label_scale if label_scale is None else label_scale)
 
 
 @final

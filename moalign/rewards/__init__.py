@@ -1,5 +1,17 @@
 """Rewards: anything that maps prompts and responses to one number per response, higher is better."""
 
+from moalign.rewards.aggregate import Aggregate as Aggregate
+from moalign.rewards.aggregators import Aggregator as Aggregator
+from moalign.rewards.aggregators import AllOf as AllOf
+from moalign.rewards.aggregators import AnyOf as AnyOf
+from moalign.rewards.aggregators import Chebyshev as Chebyshev
+from moalign.rewards.aggregators import GeneralisedMean as GeneralisedMean
+from moalign.rewards.aggregators import Linear as Linear
+from moalign.rewards.aggregators import NashWelfare as NashWelfare
+from moalign.rewards.aggregators import OrderedMean as OrderedMean
+from moalign.rewards.aggregators import Reach as Reach
+from moalign.rewards.aggregators import SmoothChebyshev as SmoothChebyshev
+from moalign.rewards.aggregators import WorstCase as WorstCase
 from moalign.rewards.functions import Negate as Negate
 from moalign.rewards.functions import character_count as character_count
 from moalign.rewards.functions import negate as negate
@@ -7,21 +19,57 @@ from moalign.rewards.functions import token_count as token_count
 from moalign.rewards.functions import word_count as word_count
 from moalign.rewards.implicit import ImplicitReward as ImplicitReward
 from moalign.rewards.model import RewardModel as RewardModel
+from moalign.rewards.references import References as References
+from moalign.rewards.references import references as references
+from moalign.rewards.relative import Centre as Centre
+from moalign.rewards.relative import LogSigmoid as LogSigmoid
+from moalign.rewards.relative import WinRate as WinRate
 from moalign.rewards.score import Reward as Reward
 from moalign.rewards.score import score as score
 from moalign.rewards.transforms import Clip as Clip
+from moalign.rewards.transforms import LengthPenalty as LengthPenalty
+from moalign.rewards.transforms import Quantile as Quantile
 from moalign.rewards.transforms import Standardize as Standardize
+from moalign.rewards.transforms import quantiles as quantiles
 from moalign.rewards.transforms import standardize as standardize
+from moalign.rewards.voting import MajorityVote as MajorityVote
+from moalign.rewards.voting import borda as borda
+from moalign.rewards.voting import majority as majority
+from moalign.rewards.voting import maximal_lottery as maximal_lottery
 
 __all__ = [
+    "Aggregate",
+    "Aggregator",
+    "AllOf",
+    "AnyOf",
+    "Centre",
+    "Chebyshev",
     "Clip",
+    "GeneralisedMean",
     "ImplicitReward",
+    "LengthPenalty",
+    "Linear",
+    "LogSigmoid",
+    "MajorityVote",
+    "NashWelfare",
     "Negate",
+    "OrderedMean",
+    "Quantile",
+    "Reach",
+    "References",
     "Reward",
     "RewardModel",
+    "SmoothChebyshev",
     "Standardize",
+    "WinRate",
+    "WorstCase",
+    "borda",
     "character_count",
+    "majority",
+    "maximal_lottery",
     "negate",
+    "quantiles",
+    "references",
     "score",
     "standardize",
     "token_count",

@@ -13,7 +13,7 @@ from typing import final
 import numpy as np
 
 from moalign.arrays import FloatArray
-from moalign.rewards.score import Reward, check_reward, reward_name, score
+from moalign.rewards.score import Reward, check_inside, check_wrapped, reward_name, score
 
 _TOKEN = re.compile(r"\w+|[^\w\s]")
 
@@ -50,7 +50,11 @@ class Negate:
     reward: Reward
 
     def __post_init__(self) -> None:
-        check_reward(self.reward)
+        check_wrapped(self.reward, "Negate")
+
+    def check(self) -> None:
+        """Raises what the reward finds wrong with itself before it is used."""
+        check_inside(self.reward)
 
     def __call__(self, prompts: Sequence[str], responses: Sequence[str]) -> FloatArray:
         """Returns -reward, float64 [n]."""

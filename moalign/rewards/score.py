@@ -15,6 +15,7 @@ import numpy as np
 
 from moalign.arrays import FloatArray
 from moalign.errors import DefinitionError, RewardError
+from moalign.rewards.implicit import ImplicitReward
 
 # (prompts, responses) -> one number per response: list, array or tensor. Any, because TRL's have other parameters.
 Reward: TypeAlias = Callable[..., Any]
@@ -63,6 +64,24 @@ def check_reward(reward: object) -> None:
     if isinstance(reward, type) or not callable(reward):
         what = f"the class {reward.__name__}; make an object of it" if isinstance(reward, type) else repr(reward)
         raise DefinitionError(f"a reward must be callable as reward(prompts, responses), got {what:.80}.")
+
+
+def check_wrapped(reward: object, where: str) -> None:
+    """Raises DefinitionError unless the reward can be called inside another reward, which `where` names."""
+    check_reward(reward)
+    if isinstance(reward, ImplicitReward):
+        raise DefinitionError(
+            "an ImplicitReward is learned inside a study and has no values before, so nothing can be computed from it."
+            " Use a reward that scores texts directly.",
+            where=where,
+        )
+
+
+def check_inside(reward: object) -> None:
+    """Raises what a reward finds wrong with itself before it is used, for example an absent model folder."""
+    check = getattr(reward, "check", None)
+    if check is not None:
+        check()
 
 
 def reward_name(reward: object) -> str:
