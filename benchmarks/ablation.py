@@ -27,7 +27,7 @@ class Variant:
 
     Attributes:
         policies: trained at once.
-        training: fields of Training.
+        training: further arguments of `ours.settings`.
         dtype: of the base and the activations.
         exact: the first policy's losses are those of the plain one.
     """
@@ -39,9 +39,7 @@ class Variant:
 
 
 def variants(size: Size) -> dict[str, Variant]:
-    """Returns the settings that this version of moalign has."""
-    from benchmarks import ours
-
+    """Returns the settings to compare."""
     found = {
         PLAIN: Variant(),
         "stack of 2": Variant(2),
@@ -50,9 +48,8 @@ def variants(size: Size) -> dict[str, Variant]:
         "stack of 8, all in one chunk": Variant(8, {"tokens_per_chunk": 1 << 30}),
         "stack of 4, bfloat16": Variant(4, dtype="bfloat16", exact=False),
     }
-    if ours.adapts_layers():
-        for name, top in (("half", size.layers // 2), ("quarter", max(1, size.layers // 4))):
-            found[f"stack of 4, top {name} of the layers"] = Variant(4, {"adapt": f"top:{top}"}, exact=False)
+    for name, top in (("half", size.layers // 2), ("quarter", max(1, size.layers // 4))):
+        found[f"stack of 4, top {name} of the layers"] = Variant(4, {"layers": top}, exact=False)
     return found
 
 

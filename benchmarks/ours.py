@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +31,11 @@ def loss(first: Tensor, second: Tensor, batch: Mapping[str, Tensor], policy: Map
     )
 
 
-def settings(steps: int, batch_size: int, **changes: Any) -> Training:
-    """Returns the training settings that every competitor uses, constant learning rate included."""
+def settings(steps: int, batch_size: int, layers: int | None = None, **changes: Any) -> Training:
+    """Returns the training settings that every competitor uses, constant learning rate included.
+
+    `layers` adapts that many of the top layers alone.
+    """
     given: dict[str, Any] = {
         "steps": steps,
         "batch_size": batch_size,
@@ -42,14 +45,9 @@ def settings(steps: int, batch_size: int, **changes: Any) -> Training:
         "warmup": 0.0,
         "schedule": _constant,
         "clip": CLIP,
-        "lora": LoRA(rank=RANK, alpha=ALPHA, targets=TARGETS),
+        "lora": LoRA(rank=RANK, alpha=ALPHA, targets=TARGETS, layers=layers),
     }
     return Training(**given | changes)
-
-
-def adapts_layers() -> bool:
-    """Returns whether trainings can be restricted to the top layers."""
-    return "adapt" in {field.name for field in fields(Training)}
 
 
 def data(pairs: Sequence[Pair]) -> PreferenceData:
@@ -97,7 +95,7 @@ def save_start(model: Any, tokenizer: Any, pairs: Sequence[Pair], training: Trai
 
     Of B = 0 a step of vanishing length is all there is: A has no gradient yet, so it stays as it is.
     """
-    still = settings(1, training.batch_size, learning_rate=1e-30, lora=training.lora, **_layers_of(training))
+    still = settings(1, training.batch_size, learning_rate=1e-30, lora=training.lora)
     engine = Engine(Policy(model, tokenizer), seed=seed, device="cpu")
     stack = engine.train("start", data(pairs[: training.batch_size]), loss, {"beta": np.array([0.1])}, still)
     save_adapter(stack, 0, folder, None)
@@ -129,10 +127,6 @@ def sweep(
     engine = Engine(Policy(model, tokenizer), seed=seed, device="cpu")
     stack = engine.train("sweep", data_from_text(engine, pairs), loss, {"beta": np.array(betas)}, training)
     return greedy(engine, prompts, stack, tokens)
-
-
-def _layers_of(training: Training) -> dict[str, Any]:
-    return {"adapt": getattr(training, "adapt")} if adapts_layers() else {}  # noqa: B009
 
 
 def _constant(progress: float) -> float:

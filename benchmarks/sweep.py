@@ -40,19 +40,13 @@ class Case:
 
 
 def cases(size: Size) -> list[Case]:
-    """Returns the comparisons of steps that this version of moalign can take part in."""
-    from benchmarks import ours
-
-    found = [
+    """Returns the comparisons of steps."""
+    top_half = {_same_layers(PRECOMPUTE): 1.8, TRL: 4.0}
+    return [
         Case("equal lengths", {TRL: 2.0, PRECOMPUTE: 1.4, LEAN: 1.2}),
         Case("prompt four times the response", {TRL: 2.6}, prompt=(96, 128), response=(24, 32)),
+        Case("top half, cached trunk", top_half, top=size.layers // 2),
     ]
-    if ours.adapts_layers():
-        floors = {_same_layers(PRECOMPUTE): 1.8, TRL: 4.0}
-        found.append(Case("top half, cached trunk", floors, top=size.layers // 2))
-    else:
-        print("Training has no field `adapt`: rows on adapters in the top layers are left out.", file=sys.stderr)
-    return found
 
 
 def step_rows(case: Case, size_name: str, policies: int, rounds: int, seed: int) -> list[Row]:
@@ -90,8 +84,7 @@ def _works(
     """Returns the losses that will be recorded, and the works, by competitor."""
     from benchmarks import ours, peers
 
-    restricted = {} if case.top is None else {"adapt": f"top:{case.top}"}
-    training = ours.settings(steps, len(batch), **restricted)
+    training = ours.settings(steps, len(batch), case.top)
     betas = [BETA, *(BETA * 1.3 ** (k + 1) for k in range(policies - 1))]
     losses: dict[str, list[Any]] = {"moalign": []}
     works: dict[str, Callable[[Callable[[], None]], object]] = {
