@@ -16,8 +16,9 @@ from moalign import LoRA, Policy, Sampling, Training
 from moalign.losses import dpo
 from moalign.policy.adapters import AdapterStack
 from moalign.policy.batches import PreferenceData, Responses
-from moalign.policy.engine import Engine, Generation
+from moalign.policy.engine import Engine
 from moalign.policy.export import save_adapter
+from moalign.policy.samples import Generation
 
 
 def loss(first: Tensor, second: Tensor, batch: Mapping[str, Tensor], policy: Mapping[str, Tensor]) -> Tensor:

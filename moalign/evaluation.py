@@ -13,8 +13,9 @@ from moalign.arrays import FloatArray
 from moalign.data.prompts import Prompts, load_prompts
 from moalign.front.intervals import clustered_mean
 from moalign.policy.adapters import AdapterStack
-from moalign.policy.engine import Engine, Generation
+from moalign.policy.engine import Engine
 from moalign.policy.generate import Sampling
+from moalign.policy.samples import Generation
 from moalign.scoring import Scorer
 
 AUTO_MARGIN = 0.5  # the automatic reference point lies this many standard deviations below the reference policy

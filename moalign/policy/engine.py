@@ -11,10 +11,9 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, final
+from typing import Any, final
 
 import numpy as np
 import torch
@@ -23,40 +22,18 @@ from moalign.arrays import FloatArray
 from moalign.policy.adapters import AdapterStack
 from moalign.policy.batches import PreferenceData, Responses, padded_passes
 from moalign.policy.export import load_arrays, load_state, save_arrays, save_state
-from moalign.policy.generate import Sampling, generate
+from moalign.policy.generate import Sampling
 from moalign.policy.logprobs import sequence_kl, sequence_log_probs
 from moalign.policy.model import LanguageModel, Policy
 from moalign.policy.packing import packed_passes
+from moalign.policy.samples import Generation, as_arrays, as_completions, draw, samples_key
 from moalign.policy.step import Loss
 from moalign.policy.train import StepRecord, Training, TrainState, train
 from moalign.policy.trunk import trunk_cache
-from moalign.store import is_complete, verify
+from moalign.policy.workspace import Memory, Workspace, stored_folder
 
 TOKENS_PER_PASS = 1 << 16  # tokens of one forward pass without gradients, which bounds its memory
 ENOUGH_ON_CPU = 1 << 12  # more tokens leave a CPU's cache and make each of them slower
-
-
-class Workspace(Protocol):
-    """Where the engine keeps its work; a study's store is one."""
-
-    def training_folder(self, key: str) -> Path: ...
-    def cache_folder(self, key: str) -> Path: ...
-    def publish(self, folder: Path) -> AbstractContextManager[Path]: ...
-    def checkpoint(self, key: str) -> Path | None: ...
-    def save_checkpoint(self, key: str, step: int, write: Callable[[Path], None]) -> None: ...
-    def clear_checkpoint(self, key: str) -> None: ...
-
-
-@final
-@dataclass(frozen=True)
-class Generation:
-    """One sampled response: its prompt's number, the sample's number, tokens, text, whether it ended by itself."""
-
-    prompt: int
-    sample: int
-    ids: tuple[int, ...]
-    text: str
-    finished: bool
 
 
 @final
@@ -105,7 +82,7 @@ class Engine:
         self.should_stop = should_stop
         self.stop_policies = stop_policies
         self.checkpoint_seconds = checkpoint_seconds
-        self._memory: dict[str, dict[str, np.ndarray]] = {}
+        self.remember = Memory(workspace)  # remember(key, compute) gives named arrays, computed once
         self.truncated = {"prompts": 0, "responses": 0}
         self._prompt_ids: dict[Any, tuple[int, ...]] = {}
 
@@ -258,55 +235,19 @@ class Engine:
             ModelError: a prompt leaves no room for `max_new_tokens` in the context and the policy does not truncate.
         """
         ids = [self._room(prompt, sampling.max_new_tokens) for prompt in prompts]
-        policies = 1 if stack is None else len(stack)
-        result: list[list[Generation]] = [[] for _ in range(policies)]
-        for numbers in _prompt_passes(ids, sampling, policies):
-            part = [ids[n] for n in numbers]
-            base = self.seed if seed is None else seed
-            tokens = generate(self.language_model, part, sampling, stack, base, numbers)
-            for policy, per_prompt in enumerate(tokens):
-                for number, samples in zip(numbers, per_prompt, strict=True):
-                    for sample, response in enumerate(samples):
-                        text = self.language_model.decode_response(ids[number], response)
-                        finished = response[-1] in self.language_model.eos_ids
-                        result[policy].append(Generation(number, sample, response, text, finished))
-        return [sorted(rows, key=lambda g: (g.prompt, g.sample)) for rows in result]
+        return draw(self.language_model, ids, sampling, stack, self.seed if seed is None else seed)
 
     def remembered_samples(self, name: str, prompts: Sequence[Any], sampling: Sampling) -> tuple[Responses, list[str]]:
         """Returns samples of the base policy for these prompts and their texts, drawn once and kept.
 
         Responses are ordered by prompt, then sample.
         """
-        facts = json.dumps([name, self.seed, [str(p) for p in prompts], vars(sampling)], sort_keys=True)
-        key = f"samples-{hashlib.sha256(facts.encode()).hexdigest()[:16]}"
-
-        def compute() -> dict[str, np.ndarray]:
-            [drawn] = self.generate(prompts, sampling)
-            lengths = np.array([len(g.ids) for g in drawn])
-            return {"tokens": np.concatenate([np.array(g.ids, dtype=np.int64) for g in drawn]), "lengths": lengths}
-
-        stored = self.remember(key, compute)
-        completions = [tuple(map(int, c)) for c in np.split(stored["tokens"], np.cumsum(stored["lengths"])[:-1])]
+        key = samples_key(name, self.seed, prompts, sampling)
+        completions = as_completions(self.remember(key, lambda: as_arrays(self.generate(prompts, sampling)[0])))
         ids = tuple(self._room(prompt, sampling.max_new_tokens) for prompt in prompts)
         prompt_of = np.repeat(np.arange(len(ids)), sampling.samples)
         texts = [self.language_model.decode_response(ids[p], c) for p, c in zip(prompt_of, completions, strict=True)]
         return Responses(prompts=ids, prompt_of=prompt_of, completions=tuple(completions)), texts
-
-    def remember(self, key: str, compute: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-        """Returns the arrays that `compute` gives, from the cache if this key was computed before."""
-        if key in self._memory:
-            return self._memory[key]
-        folder = None if self.workspace is None else self.workspace.cache_folder(key)
-        stored = None if folder is None else stored_folder(folder)
-        if stored is not None:
-            arrays = {name: tensor.numpy() for name, tensor in load_arrays(stored).items()}
-        else:
-            arrays = compute()
-            if self.workspace is not None and folder is not None:
-                with self.workspace.publish(folder) as target:
-                    save_arrays(target, {n: torch.from_numpy(np.ascontiguousarray(a)) for n, a in arrays.items()})
-        self._memory[key] = arrays
-        return arrays
 
     # ---------------------------------------------------------------------------------------------------- bookkeeping
 
@@ -351,32 +292,6 @@ class Engine:
             )
             (folder / "training.json").write_text(json.dumps(facts, indent=1, default=str))
         self.workspace.clear_checkpoint(key)
-
-
-def stored_folder(folder: Path) -> Path | None:
-    """Returns the folder if it was published whole, None if there is none yet.
-
-    Raises:
-        ArtefactError: a file in it does not match its checksum.
-    """
-    if not is_complete(folder):
-        return None
-    verify(folder)
-    return folder
-
-
-def _prompt_passes(ids: Sequence[Sequence[int]], sampling: Sampling, policies: int) -> Iterator[list[int]]:
-    """Yields prompt numbers, similar lengths together."""
-    order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
-    part: list[int] = []
-    for number in order:
-        rows = (len(part) + 1) * policies * sampling.samples
-        if part and rows * (len(ids[number]) + sampling.max_new_tokens) > TOKENS_PER_PASS:
-            yield part
-            part = []
-        part.append(number)
-    if part:
-        yield part
 
 
 def _digest(data: PreferenceData, policies: Mapping[str, np.ndarray], described: Any, seed: int) -> str:

@@ -1,0 +1,81 @@
+"""Sampled responses: drawing them pass by pass, and as arrays that can be kept."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+
+from moalign.policy.adapters import AdapterStack
+from moalign.policy.generate import Sampling, generate
+from moalign.policy.model import LanguageModel
+
+TOKENS_PER_PASS = 1 << 16  # tokens in the key-value cache, which bounds its memory
+
+
+@final
+@dataclass(frozen=True)
+class Generation:
+    """One sampled response: its prompt's number, the sample's number, tokens, text, whether it ended by itself."""
+
+    prompt: int
+    sample: int
+    ids: tuple[int, ...]
+    text: str
+    finished: bool
+
+
+def draw(
+    language_model: LanguageModel,
+    prompts: Sequence[tuple[int, ...]],
+    sampling: Sampling,
+    stack: AdapterStack | None,
+    seed: int,
+) -> list[list[Generation]]:
+    """Returns the sampled responses per policy (one, the base, without a stack), ordered by prompt, then sample."""
+    policies = 1 if stack is None else len(stack)
+    result: list[list[Generation]] = [[] for _ in range(policies)]
+    for numbers in _prompt_passes(prompts, sampling, policies):
+        tokens = generate(language_model, [prompts[n] for n in numbers], sampling, stack, seed, numbers)
+        for policy, per_prompt in enumerate(tokens):
+            for number, samples in zip(numbers, per_prompt, strict=True):
+                for sample, response in enumerate(samples):
+                    text = language_model.decode_response(prompts[number], response)
+                    finished = response[-1] in language_model.eos_ids
+                    result[policy].append(Generation(number, sample, response, text, finished))
+    return [sorted(rows, key=lambda g: (g.prompt, g.sample)) for rows in result]
+
+
+def samples_key(name: str, seed: int, prompts: Sequence[Any], sampling: Sampling) -> str:
+    """Returns the name under which the base policy's samples for these prompts are kept."""
+    facts = json.dumps([name, seed, [str(p) for p in prompts], vars(sampling)], sort_keys=True)
+    return f"samples-{hashlib.sha256(facts.encode()).hexdigest()[:16]}"
+
+
+def as_arrays(drawn: Sequence[Generation]) -> dict[str, np.ndarray]:
+    """Returns `tokens` of all samples one after another and the `lengths` [samples]."""
+    lengths = np.array([len(g.ids) for g in drawn])
+    return {"tokens": np.concatenate([np.array(g.ids, dtype=np.int64) for g in drawn]), "lengths": lengths}
+
+
+def as_completions(arrays: Mapping[str, np.ndarray]) -> list[tuple[int, ...]]:
+    """Returns the token ids of every sample from what `as_arrays` gave."""
+    return [tuple(map(int, c)) for c in np.split(arrays["tokens"], np.cumsum(arrays["lengths"])[:-1])]
+
+
+def _prompt_passes(ids: Sequence[Sequence[int]], sampling: Sampling, policies: int) -> Iterator[list[int]]:
+    """Yields prompt numbers, similar lengths together."""
+    order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
+    part: list[int] = []
+    for number in order:
+        rows = (len(part) + 1) * policies * sampling.samples
+        if part and rows * (len(ids[number]) + sampling.max_new_tokens) > TOKENS_PER_PASS:
+            yield part
+            part = []
+        part.append(number)
+    if part:
+        yield part
