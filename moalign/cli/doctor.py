@@ -65,12 +65,9 @@ def _machine() -> dict[str, Any]:
 
 
 def _disk(store: Path) -> dict[str, dict[str, Any]]:
-    import platformdirs
+    from moalign.store.cache import cache_root
 
-    from moalign.data.toy.cache import CACHE_VARIABLE
-
-    cache = os.environ.get(CACHE_VARIABLE) or platformdirs.user_cache_dir("moalign", appauthor=False)
-    places = {"store": store.resolve(), "cache": Path(cache).expanduser()}
+    places = {"store": store.resolve(), "cache": cache_root()}
     return {name: {"folder": str(place), "free_gigabytes": _free(place) / 1e9} for name, place in places.items()}
 
 

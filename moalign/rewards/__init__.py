@@ -12,6 +12,7 @@ from moalign.rewards.aggregators import OrderedMean as OrderedMean
 from moalign.rewards.aggregators import Reach as Reach
 from moalign.rewards.aggregators import SmoothChebyshev as SmoothChebyshev
 from moalign.rewards.aggregators import WorstCase as WorstCase
+from moalign.rewards.embeddings import Embedding as Embedding
 from moalign.rewards.functions import Negate as Negate
 from moalign.rewards.functions import character_count as character_count
 from moalign.rewards.functions import negate as negate
@@ -45,6 +46,7 @@ __all__ = [
     "Centre",
     "Chebyshev",
     "Clip",
+    "Embedding",
     "GeneralisedMean",
     "ImplicitReward",
     "LengthPenalty",

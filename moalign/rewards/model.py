@@ -19,8 +19,9 @@ import numpy as np
 
 from moalign.arrays import FloatArray
 from moalign.errors import DefinitionError, ModelError
+from moalign.rewards.layout import template_problems
 
-_DTYPES = ("float32", "bfloat16", "float16")
+DTYPES = ("float32", "bfloat16", "float16")
 _HASHED_WHOLE = 256 * 2**20  # bytes; larger files are sampled
 _BLOCK = 2**20  # bytes of one sample
 _BLOCKS = 64  # samples of a larger file, first and last block included
@@ -41,7 +42,7 @@ class RewardModel:
     name: str | None = None  # for messages; the folder's name when None
     batch_size: int = 16  # texts per forward pass; changes speed and memory only
     max_length: int | None = None  # tokens; the most the model takes when None
-    template: str | None = None  # text with {prompt} and {response}; None: the tokenizer's layout, see classifier.py
+    template: str | None = None  # text with {prompt} and {response}; None: the tokenizer's layout, see layout.py
     index: int = 0  # which output of the head; two-class classifiers usually have the wanted class at 1
     negate: bool = False  # True for cost models, whose higher values are worse
     dtype: str = "float32"  # of the weights; a decoder-only model's head is applied in float32
@@ -53,10 +54,10 @@ class RewardModel:
             value = getattr(self, field)
             if not (value is None and field == "max_length") and (type(value) is not int or value < least):
                 problems.append(f"{field} must be a whole number >= {least}, got {value!r}.")
-        if self.dtype not in _DTYPES:
-            problems.append(f"dtype must be the text {', '.join(map(repr, _DTYPES))}, got {self.dtype!r}.")
+        if self.dtype not in DTYPES:
+            problems.append(f"dtype must be the text {', '.join(map(repr, DTYPES))}, got {self.dtype!r}.")
         if self.template is not None:
-            problems += _template_problems(self.template)
+            problems += template_problems(self.template)
         if problems:
             raise DefinitionError(problems, where=f"RewardModel({str(self.folder)!r})")
 
@@ -108,23 +109,12 @@ class RewardModel:
         Files up to 256 MiB are hashed whole; of larger ones 64 blocks of 1 MiB and the size are.
         """
         self.check()
-        files = sorted({path for pattern in (*_TEXT_FILES, "*.safetensors") for path in self.path.glob(pattern)})
         fields = ("max_length", "template", "index", "negate", "dtype")
         return {
             "kind": "reward model",
             **{field: getattr(self, field) for field in fields},
-            "files": {path.name: _file_hash(path) for path in files},
+            "files": {path.name: file_hash(path) for path in folder_files(self.path)},
         }
-
-
-def _template_problems(template: object) -> list[str]:
-    if not isinstance(template, str):
-        return [f"template must be text, got {type(template).__name__}."]
-    counts = {mark: template.count(mark) for mark in ("{prompt}", "{response}")}
-    problems = [f"template must hold {mark} once, found {n} times." for mark, n in counts.items() if n != 1]
-    if not problems and template.index("{prompt}") > template.index("{response}"):
-        problems.append("template must hold {prompt} before {response}.")
-    return problems
 
 
 def _folder_problems(path: Path, index: int) -> list[str]:
@@ -162,7 +152,13 @@ def _config_problems(config: dict[str, Any], index: int) -> list[str]:
     return problems
 
 
-def _file_hash(path: Path) -> str:
+def folder_files(folder: Path) -> list[Path]:
+    """Returns the files of a model folder that decide what the model computes."""
+    return sorted({path for pattern in (*_TEXT_FILES, "*.safetensors") for path in folder.glob(pattern)})
+
+
+def file_hash(path: Path) -> str:
+    """Returns the SHA-256 of a file; of one above 256 MiB, that of its size and 64 blocks of 1 MiB."""
     digest = hashlib.sha256()
     size = path.stat().st_size
     with path.open("rb") as file:

@@ -312,7 +312,7 @@ def test_large_files_are_sampled_from_first_to_last_byte(tmp_path, monkeypatch):
         if position is not None:
             content[position] = 1
         (tmp_path / "file").write_bytes(content)
-        return model_module._file_hash(tmp_path / "file")
+        return model_module.file_hash(tmp_path / "file")
 
     plain = hash_with()
     assert all(hash_with(position) != plain for position in (0, 9, 330, 669, 990, 999))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -17,7 +16,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import platformdirs
 
 from moalign.arrays import FloatArray
 from moalign.data.toy import grammar
@@ -26,9 +24,9 @@ from moalign.data.toy.log_probs import log_probs_table
 from moalign.data.toy.model import OnStep, ToyRecipe, train_toy
 from moalign.errors import ArtefactError, ModelError
 from moalign.store.artefacts import MANIFEST, clear_leftovers, publish, verify
+from moalign.store.cache import CACHE_VARIABLE, cache_root
 
 FORMAT: Final = 1  # raised by whoever changes how the model is trained or stored, so that old folders are not used
-CACHE_VARIABLE: Final = "MOALIGN_CACHE_DIR"
 TABLE: Final = "log_probs.npy"
 DAY: Final = 86_400.0  # seconds
 
@@ -147,9 +145,7 @@ def _intact(folder: Path) -> bool:
 
 
 def _root(cache_dir: str | Path | None) -> Path:
-    if cache_dir is None:
-        cache_dir = os.environ.get(CACHE_VARIABLE) or platformdirs.user_cache_dir("moalign", appauthor=False)
-    return Path(cache_dir).expanduser() / "toy"
+    return cache_root(cache_dir) / "toy"
 
 
 def _key(seed: int, recipe: ToyRecipe) -> str:
