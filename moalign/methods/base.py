@@ -4,20 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, final
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, final
 
 import numpy as np
 
 from moalign.arrays import FloatArray
+from moalign.methods.serving import Nearest, Selection, Serving
 from moalign.policy.adapters import AdapterStack
 
 if TYPE_CHECKING:
     from moalign.policy.engine import Engine
     from moalign.problem import Problem
 
+WeightSpace = Literal["simplex", "direction"]
+
 
 class Method(Protocol):
     """How preference weights become policies. Implementations are frozen keyword-only dataclasses."""
+
+    weight_space: ClassVar[WeightSpace]
+    """Whether weights are non-negative and sum to one, or are directions (unit length, entries may be negative)."""
 
     @property
     def kl_strength(self) -> float | None:
@@ -33,33 +39,23 @@ class Method(Protocol):
 @final
 @dataclass(frozen=True, eq=False)
 class PolicySet:
-    """A stack of adapters and the preference weights each was trained for.
+    """Trained adapters and the rule by which they serve preference weights.
 
     Attributes:
-        stack: the adapters.
-        weights: [policies, objectives].
+        stack: the trained adapters.
+        weights: [policies, objectives] what each was trained for.
         trainings: names of the engine trainings that made them, one per policy, with the policy's row there.
+        serving: the rule.
     """
 
     stack: AdapterStack
     weights: FloatArray
     trainings: tuple[tuple[str, int], ...] = ()
+    serving: Serving = Nearest()
 
     def __len__(self) -> int:
         return len(self.stack)
 
     def for_weights(self, weights: Sequence[float] | FloatArray) -> Selection:
-        """Returns the policy that serves these preference weights: the one trained for them, or the nearest."""
-        distance = np.abs(self.weights - np.asarray(weights, dtype=np.float64)).sum(axis=1)
-        index = int(distance.argmin())
-        return Selection(index, "trained" if distance[index] < 1e-9 else "nearest", float(distance[index]))
-
-
-@final
-@dataclass(frozen=True)
-class Selection:
-    """Which policy of a set serves some weights, how it was found, and how far (L1) its own weights are."""
-
-    policy: int
-    how: str
-    distance: float
+        """Returns what serves these preference weights, and how."""
+        return self.serving(self, np.asarray(weights, dtype=np.float64))

@@ -1,0 +1,199 @@
+"""How trained adapters serve preference weights: the nearest, a mixture, or one that is told the weights in its prompt.
+
+The rules are frozen dataclasses of plain values, so that a stored study can serve without its study file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol, final
+
+import numpy as np
+
+from moalign.arrays import FloatArray
+from moalign.data.prompt_text import PromptText
+from moalign.errors import StoreError
+from moalign.policy.adapters import AdapterStack
+from moalign.policy.mixing import mixture, scaled
+
+if TYPE_CHECKING:
+    from moalign.methods.base import PolicySet
+
+How = Literal["trained", "nearest", "interpolated", "conditioned"]
+SAME = 1e-9  # weights this close (L1) are the same
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """What serves some preference weights.
+
+    Attributes:
+        weights: the weights asked for.
+        adapter: the policy, a stack of one.
+        how: "trained" for exactly these weights, the "nearest" trained one, "interpolated" from several, or one policy
+            "conditioned" by what `text` writes around the prompt.
+        policy: number of the trained adapter in its set; None for a mixture of several.
+        distance: L1 distance between the weights asked for and those of the policy; 0 unless nearest.
+        shares: (number of a trained adapter, its share) for a mixture.
+        text: what is written around every prompt.
+    """
+
+    weights: FloatArray
+    adapter: AdapterStack
+    how: How
+    policy: int | None = None
+    distance: float = 0.0
+    shares: tuple[tuple[int, float], ...] = ()
+    text: PromptText | None = None
+
+
+class Serving(Protocol):
+    """The rule by which a set of trained adapters serves preference weights."""
+
+    def __call__(self, policies: PolicySet, weights: FloatArray) -> Selection: ...
+
+
+@final
+@dataclass(frozen=True)
+class Nearest:
+    """The adapter trained for these weights, or the nearest (L1)."""
+
+    def __call__(self, policies: PolicySet, weights: FloatArray) -> Selection:
+        distance = np.abs(policies.weights - weights).sum(axis=1)
+        index = int(distance.argmin())
+        same = bool(distance[index] < SAME)
+        adapter = policies.stack.select([index])
+        return Selection(weights, adapter, "trained" if same else "nearest", index, float(distance[index]))
+
+
+@final
+@dataclass(frozen=True)
+class Interpolated:
+    """The mixture of adapters in proportion to the weights: adapter i is the expert of objective i.
+
+    Attributes:
+        keep: share of the mixture's delta that is kept, one number or one per block of layers from bottom to top; the
+            rest is the reference policy's.
+    """
+
+    keep: tuple[float, ...] = (1.0,)
+
+    def __call__(self, policies: PolicySet, weights: FloatArray) -> Selection:
+        adapter = scaled(mixture(policies.stack, weights), self.keep)
+        shares = tuple((i, float(w)) for i, w in enumerate(weights) if w)
+        whole = len(shares) == 1 and shares[0][1] == 1.0 and all(k == 1.0 for k in self.keep)
+        return Selection(weights, adapter, "trained" if whole else "interpolated", shares[0][0] if whole else None,
+                         shares=shares)  # fmt: skip
+
+
+class Writer(Protocol):
+    """What is written around a prompt for some weights."""
+
+    def __call__(self, weights: FloatArray) -> PromptText: ...
+
+
+@final
+@dataclass(frozen=True)
+class Conditioned:
+    """The one adapter of the set, with the weights written around every prompt."""
+
+    writer: Any  # a Writer
+
+    def __call__(self, policies: PolicySet, weights: FloatArray) -> Selection:
+        return Selection(weights, policies.stack.select([0]), "conditioned", 0, text=self.writer(weights))
+
+
+@final
+@dataclass(frozen=True)
+class DirectionText:
+    """Writes the direction of preference weights as whole hundredths: "weighted rating = helpful*97 + brief*-26".
+
+    Attributes:
+        names: of the objectives, in the order of the weights.
+        prefix: what stands before; the default ends the sentence that the released DPA policy was trained with.
+
+    Source: arXiv 2402.18571. Only the direction counts: weights are scaled to unit length, then rounded, which moves
+    the angle by less than 0.6 degrees.
+    """
+
+    names: tuple[str, ...]
+    prefix: str = "Maximise weighted rating = "
+    suffix: str = ". "
+
+    def __call__(self, weights: FloatArray) -> PromptText:
+        numbers = np.rint(100 * unit(weights)).astype(int)
+        terms = " + ".join(f"{name}*{n}" for name, n in zip(self.names, numbers.tolist(), strict=True))
+        return PromptText(before=f"{self.prefix}{terms}{self.suffix}")
+
+    def read(self, text: PromptText) -> FloatArray:
+        """Returns the unit direction that was written."""
+        terms = text.before.removeprefix(self.prefix).removesuffix(self.suffix).split(" + ")
+        return unit(np.array([float(term.rsplit("*", 1)[1]) for term in terms]))
+
+
+@final
+@dataclass(frozen=True)
+class ScoreText:
+    """Writes wanted scores behind the prompt: " <helpful> 1.3 <brief> -0.4".
+
+    Attributes:
+        names: of the objectives, in the order of the weights.
+        low, high: smallest and largest score to ask for, per objective, in standard deviations.
+        suffix: what stands behind the scores.
+
+    Source: arXiv 2402.10207. The wanted score of an objective is R_i = w_i / |w|_2 (high_i - low_i) + low_i, the form
+    of its evaluation code ("l2").
+    """
+
+    names: tuple[str, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    suffix: str = "\n"
+
+    def __call__(self, weights: FloatArray) -> PromptText:
+        return self.write(self.wanted(weights))
+
+    def wanted(self, weights: FloatArray) -> FloatArray:
+        """Returns the scores to ask for, rounded to tenths."""
+        low, high = np.array(self.low), np.array(self.high)
+        return np.asarray(np.round(unit(weights) * (high - low) + low, 1))
+
+    def write(self, scores: FloatArray) -> PromptText:
+        """Returns the text that states these scores."""
+        tags = " ".join(f"<{name}> {score + 0.0:.1f}" for name, score in zip(self.names, scores.tolist(), strict=True))
+        return PromptText(after=f" {tags}{self.suffix}")
+
+    def read(self, text: PromptText) -> FloatArray:
+        """Returns the scores that were written."""
+        words = text.after.removesuffix(self.suffix).split()
+        return np.array([float(word) for word in words[1::2]])
+
+
+def unit(weights: FloatArray) -> FloatArray:
+    """Returns the weights at unit (Euclidean) length."""
+    return np.asarray(weights / np.linalg.norm(weights))
+
+
+_RULES = (Nearest, Interpolated, Conditioned, DirectionText, ScoreText)
+
+
+def to_json(rule: Any) -> dict[str, Any]:
+    """Returns a rule as plain values."""
+    fields = {f.name: getattr(rule, f.name) for f in dataclasses.fields(rule)}
+    return {"type": type(rule).__name__, **{n: to_json(v) if type(v) in _RULES else v for n, v in fields.items()}}
+
+
+def from_json(facts: Mapping[str, Any]) -> Any:
+    """Returns the rule that `to_json` described.
+
+    Raises:
+        StoreError: a rule that this version does not know.
+    """
+    known = {rule.__name__: rule for rule in _RULES}
+    if facts.get("type") not in known:
+        raise StoreError(f"The stored policies are served by {facts.get('type')!r}, unknown to this version of moalign.")
+    values = {n: from_json(v) if isinstance(v, Mapping) else v for n, v in facts.items() if n != "type"}
+    return known[facts["type"]](**{n: tuple(v) if isinstance(v, list) else v for n, v in values.items()})
