@@ -74,6 +74,15 @@ def simplex_problems(weights: FloatArray, name: str = "weights") -> list[str]:
     return problems
 
 
+def direction_problems(weights: FloatArray, name: str = "weights") -> list[str]:
+    """Returns one sentence per row of `weights` [weights, objectives] that points nowhere."""
+    return [
+        f"{name}[{i}] = ({', '.join(f'{v:g}' for v in row)}) has no direction; it must be finite and not all zero."
+        for i, row in enumerate(weights)
+        if not (np.isfinite(row).all() and row.any())
+    ]
+
+
 def _some(rows: NDArray[Any], most: int = 5) -> str:
     shown = ", ".join(str(int(r)) for r in rows[:most])
     return f"{shown} and {len(rows) - most} more" if len(rows) > most else shown

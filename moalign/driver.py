@@ -10,6 +10,7 @@ import signal
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,8 +24,10 @@ from moalign.errors import DefinitionError, ModelError, RewardError, StopStudy
 from moalign.evaluation import draw, judge, reference_point
 from moalign.front import Front
 from moalign.methods.base import PolicySet
+from moalign.methods.serving import Selection
+from moalign.policy.adapters import AdapterStack
 from moalign.policy.engine import Engine
-from moalign.publish import publish_generations, publish_results, publish_trial
+from moalign.publish import publish_generations, publish_policies, publish_results, publish_trial
 from moalign.results import load_front
 from moalign.scoring import Scorer
 from moalign.store import Store, StudyStore
@@ -82,6 +85,7 @@ def run(
             try:
                 policies = study.method.fit(study.problem, study.weights, engine)
                 records.add_event("trained", {"policies": len(policies), "truncated": engine.truncated})
+                publish_policies(records, policies)
                 _judge_policies(study, records, engine, scorer, policies, notify, stopped, temporary)
             except StopStudy as reason:
                 records.add_event("stopped", {"reason": str(reason)})
@@ -179,30 +183,25 @@ def _judge_policies(
     keep: Any,
 ) -> None:
     logs = engine.training_logs()
-    for start in range(0, len(policies), POLICIES_PER_GROUP):
-        group = range(start, min(start + POLICIES_PER_GROUP, len(policies)))
-        states = {t.number: t.state for t in records.trials()}
-        if all(states[n] in ("done", "failed") for n in group):
-            continue
-        notify("on_stage", f"sampling from policies {group.start} to {group.stop - 1}")
-        drawn = draw(study.evaluation, engine, policies.stack.select(group))
-        for number, samples in zip(group, drawn, strict=True):
-            if states[number] in ("done", "failed"):
-                continue
+    for group in _groups(records, policies):
+        notify("on_stage", f"sampling from policies {', '.join(str(number) for number, _ in group)}")
+        stack = AdapterStack.concatenate([served.adapter for _, served in group])
+        drawn = draw(study.evaluation, engine, stack, group[0][1].text)
+        for (number, served), samples in zip(group, drawn, strict=True):
             if stopped.is_set():
                 raise KeyboardInterrupt
             records.set_state(number, "evaluating")
-            one = policies.stack.select([number])
             try:
-                judged = judge(study.evaluation, engine, scorer, samples, one)
+                judged = judge(study.evaluation, engine, scorer, samples, served.adapter, served.text)
             except RewardError as error:
                 records.set_state(number, "failed", error=str(error))
                 notify("on_failure", number, error)
                 continue
             with records.publish(records.trial_folder(number)) as folder:
-                name, row = policies.trainings[number]
+                name, row = ("", 0) if served.policy is None else policies.trainings[served.policy]
                 log = (logs[name], row) if name in logs else None
-                publish_trial(folder, judged, one, _trial_config(study, number), log, records.info["base"]["source"])
+                config = _trial_config(study, number, served)
+                publish_trial(folder, judged, served.adapter, config, log, records.info["base"]["source"])
             records.finish_trial(
                 number,
                 values=judged.values,
@@ -218,9 +217,35 @@ def _judge_policies(
             notify("on_front", front)
 
 
-def _trial_config(study: Study, number: int) -> dict[str, Any]:
+def _groups(records: StudyStore, policies: PolicySet) -> Iterator[list[tuple[int, Selection]]]:
+    """Yields unfinished trials with what serves their weights, in groups that can be sampled as one stack.
+
+    Mixtures of different ranks and policies that read different texts are sampled apart.
+    """
+    waiting = [t for t in records.trials(prompt_values=False) if t.state not in ("done", "failed")]
+    together: dict[Any, list[tuple[int, Selection]]] = {}
+    for trial in waiting:
+        served = policies.for_weights(trial.weights)
+        group = together.setdefault((served.adapter.lora, served.text), [])
+        group.append((trial.number, served))
+        if len(group) == POLICIES_PER_GROUP:
+            yield together.pop((served.adapter.lora, served.text))
+    yield from together.values()
+
+
+def _trial_config(study: Study, number: int, served: Selection) -> dict[str, Any]:
     weights = dict(zip(study.problem.names, map(float, study.weights[number]), strict=True))
-    return {"trial": number, "study": study.name, "weights": weights, "seed": study.seed}
+    text = None if served.text is None else asdict(served.text)
+    shares = {str(policy): share for policy, share in served.shares}
+    return {
+        "trial": number,
+        "study": study.name,
+        "weights": weights,
+        "seed": study.seed,
+        "served": served.how,
+        "shares": shares,
+        "prompt_text": text,
+    }
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from typing import Any, Literal, final
 import numpy as np
 
 from moalign.arrays import FloatArray
+from moalign.data.prompt_text import PromptText
 from moalign.data.prompts import Prompts, load_prompts
 from moalign.front.intervals import clustered_mean
 from moalign.policy.adapters import AdapterStack
@@ -108,16 +109,25 @@ class Judged:
     generations: list[dict[str, Any]]
 
 
-def draw(evaluation: Evaluation, engine: Engine, stack: AdapterStack | None) -> list[list[Generation]]:
+def draw(
+    evaluation: Evaluation, engine: Engine, stack: AdapterStack | None, text: PromptText | None = None
+) -> list[list[Generation]]:
     """Returns samples on the held-out prompts for every policy of the stack (the reference without one).
 
-    All policies see the same random numbers, which do not depend on how policies are grouped.
+    All policies see the same random numbers, which do not depend on how policies are grouped. `text` is written around
+    every prompt.
     """
-    return engine.generate(list(evaluation.prompts), evaluation.sampling, stack, seed=engine.seed + 1)
+    prompts = list(map(text or PromptText(), evaluation.prompts))
+    return engine.generate(prompts, evaluation.sampling, stack, seed=engine.seed + 1)
 
 
 def judge(
-    evaluation: Evaluation, engine: Engine, scorer: Scorer, drawn: Sequence[Generation], policy: AdapterStack | None
+    evaluation: Evaluation,
+    engine: Engine,
+    scorer: Scorer,
+    drawn: Sequence[Generation],
+    policy: AdapterStack | None,
+    text: PromptText | None = None,
 ) -> Judged:
     """Returns the rewards and the KL of one policy's samples.
 
@@ -127,6 +137,7 @@ def judge(
         scorer: rewards per objective.
         drawn: the policy's samples, `samples` for each prompt in order.
         policy: a stack of one; None for the reference.
+        text: what was written around the prompts. Rewards and the reference policy see the prompts without it.
 
     Raises:
         RewardError: a reward failed on these responses.
@@ -135,7 +146,8 @@ def judge(
     texts = [g.text for g in drawn]
     rewards = scorer([prompts[g.prompt] for g in drawn], texts)
     responses = engine.sampled(prompts, drawn, evaluation.sampling)
-    kl, own, reference = engine.kl(responses, policy)
+    told = None if text is None else engine.sampled(list(map(text, prompts)), drawn, evaluation.sampling)
+    kl, own, reference = engine.kl(told or responses, policy, responses)
     grid = (len(prompts), evaluation.samples)
     values, errors = clustered_mean(rewards.reshape(*grid, -1))
     kl_mean, kl_error = clustered_mean(kl.reshape(*grid, 1))

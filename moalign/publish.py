@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +13,13 @@ import numpy as np
 
 from moalign.errors import StoreError
 from moalign.front import Front
-from moalign.results import ADAPTER, StoredPolicy, load_generations
-from moalign.store import StudyStore, publish, write_text_atomic
+from moalign.results import ADAPTER, POLICIES, StoredPolicy, load_generations, trial_config
+from moalign.store import StudyStore, is_complete, publish, write_text_atomic
 
 if TYPE_CHECKING:
     from moalign.evaluation import Judged
+    from moalign.methods.base import PolicySet
+    from moalign.methods.serving import Selection
     from moalign.policy.adapters import AdapterStack
     from moalign.policy.engine import TrainingLog
 
@@ -63,6 +66,17 @@ def publish_trial(
             for step, (loss, norm, rate) in enumerate(columns, 1):
                 record = {"step": step, "loss": loss, "gradient_norm": norm, "learning_rate": rate}
                 stream.write(json.dumps({k: float(v) for k, v in record.items()}) + "\n")
+
+
+def publish_policies(records: StudyStore, policies: PolicySet) -> None:
+    """Writes the trained adapters and their rule where the trials' own adapters do not say how weights are served."""
+    from moalign.methods.serving import Nearest
+    from moalign.methods.stored import save_policies
+
+    folder = records.folder / POLICIES
+    if not isinstance(policies.serving, Nearest) and not is_complete(folder):
+        with records.publish(folder) as target:
+            save_policies(policies, target)
 
 
 def publish_results(records: StudyStore, front: Front) -> None:
@@ -118,13 +132,84 @@ def export_policy(records: StudyStore, trial: int, folder: Path) -> Path:
     return folder
 
 
+def export_selection(records: StudyStore, selection: Selection, folder: Path) -> Path:
+    """Writes the adapter that serves some weights, which was not evaluated, as `export_policy` writes a trial's.
+
+    Raises:
+        ArtefactError: the folder exists and holds something.
+    """
+    from moalign.policy.export import save_adapter
+
+    weights = dict(zip(records.info["objectives"], map(float, selection.weights), strict=True))
+    text = None if selection.text is None else asdict(selection.text)
+    facts = {
+        "study": records.name,
+        "served": selection.how,
+        "weights": weights,
+        "shares": {str(policy): share for policy, share in selection.shares},
+        "prompt_text": text,
+        "base_weights": records.description["problem"]["policy"]["weights"],
+        "versions": records.info["versions"],
+    }
+    shown = ", ".join(f"{name} {weight:.4g}" for name, weight in weights.items())
+    base = records.info["base"]["source"]
+    card = [
+        *_header(base),
+        f"# {records.name}, policy for {shown}",
+        "",
+        f"A LoRA adapter for these preference weights, {selection.how} from policies trained with "
+        f"{records.info['method']}. It was not evaluated: nothing is known of its rewards and its KL to the base.",
+        "",
+        *_served(facts),
+        *_usage(base, facts["base_weights"]),
+    ]
+    with publish(folder, replace=False) as target:
+        save_adapter(selection.adapter, 0, target, base)
+        (target / "moalign.json").write_text(json.dumps(facts, indent=1, allow_nan=False) + "\n")
+        (target / "README.md").write_text("\n".join(card), encoding="utf-8")
+    return folder
+
+
+def _header(base: str | None) -> list[str]:
+    header = ["---", "library_name: peft", "tags: [moalign, multi-objective-alignment, lora]"]
+    if base:
+        header.append(f"base_model: {json.dumps(base)}")
+    return [*header, "---"]
+
+
+def _served(facts: Mapping[str, Any]) -> list[str]:
+    """Returns what a user of the adapter must know: from what it is mixed, what it must be told."""
+    lines = []
+    if facts.get("served") == "interpolated":
+        parts = " + ".join(f"{share:.4g} × expert {policy}" for policy, share in facts["shares"].items())
+        lines += [f"The adapter is the sum of weighted updates ({parts}), exact: its rank is the sum of theirs.", ""]
+    text = facts.get("prompt_text")
+    if text:
+        lines += ["The policy follows these weights only if every prompt is written as", ""]
+        lines += ["```python", f"prompt = {text['before']!r} + prompt + {text['after']!r}", "```", ""]
+    return lines
+
+
+def _usage(base: str | None, fingerprint: str) -> list[str]:
+    return [
+        "```python",
+        "from peft import PeftModel",
+        "from transformers import AutoModelForCausalLM",
+        "",
+        f"base = AutoModelForCausalLM.from_pretrained({base or 'BASE'!r})",
+        'policy = PeftModel.from_pretrained(base, "PATH/TO/THIS/FOLDER")',
+        "```",
+        "",
+        f"Fingerprint of the base weights: `{fingerprint[:16]}`. Rewards are those of the study and "
+        "measure only what its objectives measure.",
+        "",
+    ]
+
+
 def policy_card(records: StudyStore, trial: int) -> str:
     """Returns the model card of one policy, in the model hub's format."""
     facts = _facts(records, trial)
     base = records.info["base"]["source"]
-    header = ["---", "library_name: peft", "tags: [moalign, multi-objective-alignment, lora]"]
-    if base:
-        header.append(f"base_model: {json.dumps(base)}")
     rows = [
         f"| {name} | {facts['weights'][name]:.4g} | {facts['values'][name]:.4g} ± {facts['standard_errors'][name]:.2g} "
         f"| {facts['reference'][name]:.4g} |"
@@ -132,11 +217,10 @@ def policy_card(records: StudyStore, trial: int) -> str:
     ]
     return "\n".join(
         [
-            *header,
-            "---",
+            *_header(base),
             f"# {records.name}, policy {trial}",
             "",
-            f"A LoRA adapter trained with {records.info['method']} for one vector of preference weights, evaluated by "
+            f"A LoRA adapter made with {records.info['method']} for one vector of preference weights, evaluated by "
             f"sampling on held-out prompts. KL to the base: {facts['kl']:.3f} ± {facts['kl_standard_error']:.2g} nats "
             "per response.",
             "",
@@ -144,17 +228,8 @@ def policy_card(records: StudyStore, trial: int) -> str:
             "|---|---|---|---|",
             *rows,
             "",
-            "```python",
-            "from peft import PeftModel",
-            "from transformers import AutoModelForCausalLM",
-            "",
-            f"base = AutoModelForCausalLM.from_pretrained({base or 'BASE'!r})",
-            'policy = PeftModel.from_pretrained(base, "PATH/TO/THIS/FOLDER")',
-            "```",
-            "",
-            f"Fingerprint of the base weights: `{facts['base_weights'][:16]}`. Rewards are those of the study and "
-            "measure only what its objectives measure.",
-            "",
+            *_served(facts),
+            *_usage(base, facts["base_weights"]),
         ]
     )
 
@@ -200,6 +275,7 @@ def _facts(records: StudyStore, trial: int) -> dict[str, Any]:
         "study": records.name,
         "trial": trial,
         "weights": by_name(record.weights),
+        **{n: v for n, v in trial_config(records, trial).items() if n in ("served", "shares", "prompt_text")},
         "values": by_name(record.values),
         "standard_errors": by_name(record.standard_errors),
         "reference": by_name(reference.values) if reference is not None else {},

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 
+from moalign.arrays import FloatArray
 from moalign.errors import StoreError
 from moalign.front import Front, Point
 from moalign.store import StudyStore, TrialRecord, is_complete, verify
 
 if TYPE_CHECKING:
+    from moalign.data.prompt_text import PromptText
+    from moalign.methods.serving import Selection
+    from moalign.policy.adapters import AdapterStack
     from moalign.policy.model import Policy
 
 ADAPTER = "adapter"
+POLICIES = "policies"  # folder of the trained adapters where trials are served by mixing or conditioning them
 
 
 @final
@@ -65,18 +70,99 @@ class StoredPolicy:
             seed: of the random numbers.
             sampling: max_new_tokens, temperature, top_p (see `Sampling`).
         """
+        from moalign.data.prompt_text import PromptText
         from moalign.policy.adapters import AdapterStack
-        from moalign.policy.engine import Engine
         from moalign.policy.export import load_adapter, lora_of
-        from moalign.policy.generate import Sampling
 
-        engine = Engine(self.base or base_policy(self.records), seed=seed)
-        like = AdapterStack.initial(engine.language_model.model, lora_of(self.folder), 1, seed)
-        several = not isinstance(prompts, str)
-        listed: Sequence[Any] = prompts if several else [prompts]
-        [drawn] = engine.generate(listed, Sampling(samples=samples, **sampling), load_adapter(self.folder, like))
-        texts = [[g.text for g in drawn if g.prompt == i] for i in range(len(listed))]
-        return texts if several else texts[0]
+        folder, text = self.folder, trial_config(self.records, self.trial).get("prompt_text")
+
+        def adapter(model: Any) -> AdapterStack:
+            return load_adapter(folder, AdapterStack.initial(model, lora_of(folder), 1, seed))
+
+        base = self.base or base_policy(self.records)
+        return _generate(base, adapter, PromptText(**(text or {})), prompts, samples, seed, sampling)
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class ServedPolicy:
+    """What serves weights that were not trained or evaluated: a mixture, or a conditioned policy. Its values are not
+    measured.
+
+    Attributes:
+        records: the study's store.
+        selection: which adapters, and how.
+        base, keep: as in `StoredPolicy`.
+    """
+
+    records: StudyStore
+    selection: Selection
+    base: Policy | None = None
+    keep: Any = None
+
+    @property
+    def how(self) -> str:
+        return self.selection.how
+
+    def export(self, folder: str | Path) -> Path:
+        """Writes an ordinary PEFT adapter with model card and manifest; returns the folder."""
+        from moalign.publish import export_selection
+
+        return export_selection(self.records, self.selection, Path(folder))
+
+    def generate(self, prompts: str | Sequence[Any], *, samples: int = 1, seed: int = 0, **sampling: Any) -> list[Any]:
+        """Returns texts as `StoredPolicy.generate` does."""
+        from moalign.data.prompt_text import PromptText
+
+        text, adapter = self.selection.text or PromptText(), self.selection.adapter
+        base = self.base or base_policy(self.records)
+        return _generate(base, lambda model: adapter.to(model.device), text, prompts, samples, seed, sampling)
+
+    def __repr__(self) -> str:
+        weights = ", ".join(f"{w:.3g}" for w in self.selection.weights)
+        return f"<Policy for weights ({weights}): {self.how}, not measured>"
+
+
+def _generate(
+    base: Policy,
+    adapter: Callable[[Any], AdapterStack],
+    text: PromptText,
+    prompts: str | Sequence[Any],
+    samples: int,
+    seed: int,
+    sampling: dict[str, Any],
+) -> list[Any]:
+    from moalign.policy.engine import Engine
+    from moalign.policy.generate import Sampling
+
+    engine = Engine(base, seed=seed)
+    several = not isinstance(prompts, str)
+    listed: Sequence[Any] = prompts if several else [prompts]
+    drawing = Sampling(samples=samples, **sampling)
+    [drawn] = engine.generate(list(map(text, listed)), drawing, adapter(engine.language_model.model))
+    texts = [[g.text for g in drawn if g.prompt == i] for i in range(len(listed))]
+    return texts if several else texts[0]
+
+
+def trial_config(records: StudyStore, trial: int) -> dict[str, Any]:
+    """Returns the configuration that was written beside a trial's adapter; empty if there is none."""
+    path = records.trial_folder(trial) / "config.json"
+    return dict(json.loads(path.read_text())) if path.is_file() else {}
+
+
+def _serve(records: StudyStore, base: Policy | None, keep: Any) -> Callable[[FloatArray], ServedPolicy] | None:
+    """Returns what serves any weights, or None where the nearest evaluated policy does."""
+    folder = records.folder / POLICIES
+    if not is_complete(folder):
+        return None
+
+    def serve(weights: FloatArray) -> ServedPolicy:
+        from moalign.methods.stored import load_policies
+
+        verify(folder)
+        return ServedPolicy(records, load_policies(folder).for_weights(weights), base, keep)
+
+    return serve
 
 
 def base_policy(records: StudyStore) -> Policy:
@@ -115,6 +201,7 @@ def load_front(records: StudyStore, base: Policy | None = None, keep: Any = None
         reference_point=np.array(corner[-1], dtype=np.float64),
         reference=_point(reference, None),
         prompt_values=prompt_values,
+        serve=_serve(records, base, keep),
     )
 
 

@@ -27,7 +27,8 @@ class Study:
         name: folder name of the results: letters, digits, dot, dash, underscore.
         problem: what is to be aligned.
         method: how weights become policies, such as `MODPO(beta=0.1)`.
-        weights: [policies, objectives] on the simplex: `grid(3, steps=5)`, an array, or dicts by objective name.
+        weights: [policies, objectives]: `grid(3, steps=5)`, an array, or dicts by objective name. On the
+            simplex, unless the method takes directions, whose entries may be negative and whose length does not matter.
         evaluation: how policies are judged.
         seed: of everything random.
 
@@ -53,7 +54,9 @@ class Study:
             problems.append(f"seed must be a whole number >= 0, got {self.seed!r}.")
         names = self.problem.names
         try:
-            object.__setattr__(self, "weights", named(self.weights, names))
+            object.__setattr__(
+                self, "weights", named(self.weights, names, directions=self.method.weight_space == "direction")
+            )
         except DefinitionError as error:
             problems += error.problems
         else:

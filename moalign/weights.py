@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 
-from moalign.arrays import FloatArray, simplex_problems
+from moalign.arrays import FloatArray, direction_problems, simplex_problems
 from moalign.errors import DefinitionError
 
 __all__ = ["dirichlet", "grid", "label", "named", "normalize"]
@@ -92,13 +92,16 @@ def normalize(weights: ArrayLike) -> Float[FloatArray, "*weights objectives"]:
     return shares / shares.sum(axis=-1, keepdims=True)
 
 
-def named(weights: Any, objectives: Sequence[str]) -> Float[FloatArray, "weights objectives"]:
-    """Returns what a user gave as preference weights as a checked matrix on the simplex, columns in objective order.
+def named(
+    weights: Any, objectives: Sequence[str], *, directions: bool = False
+) -> Float[FloatArray, "weights objectives"]:
+    """Returns what a user gave as preference weights as a checked matrix, columns in objective order.
 
     Args:
         weights: a matrix [weights, objectives]; one vector; a dict of weights by objective name, where names left out
             count zero; or a list that mixes vectors and dicts.
         objectives: the names of the objectives, in axis order.
+        directions: take any finite weights that are not all zero, negative ones too; else they must lie on the simplex.
 
     Raises:
         DefinitionError: lists every problem of every row: an unknown name (with the nearest known one), a wrong length,
@@ -120,7 +123,7 @@ def named(weights: Any, objectives: Sequence[str]) -> Float[FloatArray, "weights
         problems += [f"weights[{i}] {reason}" for reason in reasons]
         if found is not None:
             matrix[i] = found
-    problems += simplex_problems(matrix)
+    problems += direction_problems(matrix) if directions else simplex_problems(matrix)
     if problems:
         raise DefinitionError(problems)
     return matrix

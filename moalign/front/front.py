@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float
 from numpy.typing import ArrayLike
 
 from moalign.arrays import FloatArray, as_vector, simplex_problems
-from moalign.errors import DefinitionError, NumericsWarning
+from moalign.errors import DefinitionError, MixWarning, NumericsWarning
 from moalign.front import _moocore, tables
 from moalign.front.checks import by_position, front_problems
 from moalign.front.indicators import hypervolume_contributions, unattained_problem
@@ -23,6 +23,7 @@ from moalign.front.pareto import non_dominated
 from moalign.front.point import Point, frozen_copy
 
 _RESAMPLES = 2000
+_SAME_WEIGHTS = 1e-9  # weights this close (L1) are the same
 _FEWEST_RESAMPLES = 200  # fewer draws say too little about a 95% bound
 _BOOTSTRAP_MILLISECONDS = 3000
 
@@ -52,6 +53,7 @@ class Front:
     reference_point: FloatArray  # [objectives] corner of the hypervolume, fixed for the study
     reference: Point | None = None  # the untrained reference policy, measured on the same prompts
     prompt_values: FloatArray | None = None  # [points, prompts, objectives] means over samples; enables intervals
+    serve: Callable[[FloatArray], Any] | None = None  # weights -> a policy for them, if the method can make one
 
     def __post_init__(self) -> None:
         set_field = object.__setattr__
@@ -182,18 +184,34 @@ class Front:
         Raises:
             DefinitionError: unknown or missing names, weights outside the simplex, or points without weights.
         """
-        wanted = by_position(weights, self.objectives) if isinstance(weights, Mapping) else weights
-        if len(self) and not self.X.shape[1]:
-            raise DefinitionError(
-                f"The policies of study '{self.study}' have no preference weights; use knee() or [i]."
-            )
-        target = as_vector(wanted, "weights", len(self.objectives))
-        if not simplex_problems(self.X):
-            problems = simplex_problems(target[None])
-            if problems:
-                raise DefinitionError(problems)
+        target = self._target(weights)
         rows = self._require(self._feasible, "feasible point")
         return self.points[rows[np.linalg.norm(self.X[rows] - target, axis=1).argmin()]]
+
+    def for_weights(self, weights: Mapping[str, float | int] | ArrayLike) -> Any:
+        """Returns what serves these preference weights: an evaluated point, or a policy that the method makes for them.
+
+        Both have `generate` and `export`, and their repr says what they are. A method with one policy per weight vector
+        serves the nearest point; soups interpolate, conditioned policies are told the weights.
+
+        Args:
+            weights: as in `nearest`.
+
+        Warns:
+            MixWarning: the policy is interpolated and was not evaluated.
+        """
+        point = self.nearest(weights)
+        target = self._target(weights)
+        if self.serve is None or np.abs(point.weights - target).sum() < _SAME_WEIGHTS:
+            return point
+        served = self.serve(target)
+        if served.how == "interpolated":
+            warnings.warn(
+                f"{served!r}. To know its rewards, add these weights to the study and run it.",
+                MixWarning,
+                stacklevel=2,
+            )
+        return served
 
     def table(self) -> Any:
         """Returns a pandas.DataFrame with one row per point.
@@ -269,6 +287,20 @@ class Front:
         bounds = bootstrap_over_prompts(self.prompt_values[self._members], volume, resamples=resamples)
         # The points are what was reported; means recomputed from prompt_values may differ in the last digits.
         return Interval(volume(self.F[self._members]), bounds.low, bounds.high)
+
+    def _target(self, weights: Mapping[str, float | int] | ArrayLike) -> FloatArray:
+        """Returns the weights that a user asks for, checked."""
+        wanted = by_position(weights, self.objectives) if isinstance(weights, Mapping) else weights
+        if len(self) and not self.X.shape[1]:
+            raise DefinitionError(
+                f"The policies of study '{self.study}' have no preference weights; use knee() or [i]."
+            )
+        target = as_vector(wanted, "weights", len(self.objectives))
+        if not simplex_problems(self.X):
+            problems = simplex_problems(target[None])
+            if problems:
+                raise DefinitionError(problems)
+        return target
 
     def _require(self, mask: Bool[np.ndarray, " points"], what: str) -> Any:
         if not mask.any():

@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import final
+from typing import ClassVar, final
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ from torch import Tensor
 from moalign.arrays import FloatArray, IntArray
 from moalign.errors import DefinitionError
 from moalign.losses import modpo, warn_small_trained_weight
-from moalign.methods.base import PolicySet
+from moalign.methods.base import PolicySet, WeightSpace
 from moalign.policy.adapters import AdapterStack
 from moalign.policy.batches import PreferenceData
 from moalign.policy.engine import Engine
@@ -49,6 +49,8 @@ class MODPO:
         sampled: how pairs are made for objectives that have none.
         training: optimiser steps, batch size, learning rate, adapters.
     """
+
+    weight_space: ClassVar[WeightSpace] = "simplex"
 
     beta: float = 0.1
     trained: str | None = None

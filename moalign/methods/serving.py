@@ -192,8 +192,8 @@ def from_json(facts: Mapping[str, Any]) -> Any:
     Raises:
         StoreError: a rule that this version does not know.
     """
-    known = {rule.__name__: rule for rule in _RULES}
+    known: dict[Any, Any] = {rule.__name__: rule for rule in _RULES}
     if facts.get("type") not in known:
-        raise StoreError(f"The stored policies are served by {facts.get('type')!r}, unknown to this version of moalign.")
+        raise StoreError(f"Stored policies are served by {facts.get('type')!r}, unknown to this version of moalign.")
     values = {n: from_json(v) if isinstance(v, Mapping) else v for n, v in facts.items() if n != "type"}
     return known[facts["type"]](**{n: tuple(v) if isinstance(v, list) else v for n, v in values.items()})

@@ -146,6 +146,10 @@ class AdapterStack:
         rows = policies if isinstance(policies, slice) else list(policies)
         return AdapterStack(self.lora, self.sites, self.matrix[rows])
 
+    def to(self, device: Any) -> AdapterStack:
+        """Returns the stack on another device."""
+        return AdapterStack(self.lora, self.sites, self.matrix.to(device))
+
     @staticmethod
     def concatenate(stacks: Sequence[AdapterStack]) -> AdapterStack:
         """Returns one stack with the policies of all, in order; they must adapt the same projections alike."""

@@ -209,12 +209,15 @@ class Engine:
         return result
 
     @torch.no_grad()
-    def kl(self, responses: Responses, policy: AdapterStack | None) -> tuple[FloatArray, FloatArray, FloatArray]:
+    def kl(
+        self, responses: Responses, policy: AdapterStack | None, base_responses: Responses | None = None
+    ) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Returns (KL to the base, policy log-probs, base log-probs) [responses] on a policy's own samples, in nats.
 
         Args:
             responses: samples of the policy.
             policy: a stack of one; None is the base itself (KL 0).
+            base_responses: the same completions to the prompts that the base is to see, where those are others.
         """
         if policy is None:
             reference = self.log_probs(responses)[0]
@@ -222,7 +225,10 @@ class Engine:
         result = np.empty((3, len(responses)))
         for indices in self._passes(responses, 2):
             rows = self.language_model.rows(responses, indices)
-            values = sequence_kl(self.language_model, rows, policy)
+            of_base = None
+            if base_responses is not None and base_responses.prompts != responses.prompts:
+                of_base = self.language_model.rows(base_responses, indices)
+            values = sequence_kl(self.language_model, rows, policy, of_base)
             result[:, indices] = torch.stack(values).double().cpu().numpy()
         return result[0], result[1], result[2]
 

@@ -105,7 +105,9 @@ def sequence_log_probs(
     return sum_per_row(token_log_probs(language_model, states, rows.target), rows)
 
 
-def sequence_kl(language_model: LanguageModel, rows: Rows, policy: AdapterStack) -> tuple[Tensor, Tensor, Tensor]:
+def sequence_kl(
+    language_model: LanguageModel, rows: Rows, policy: AdapterStack, base_rows: Rows | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
     """Returns (KL, policy log-probs, reference log-probs), each [rows], on responses sampled from one policy.
 
     KL is the sum over completion tokens of the exact KL between the two next-token distributions. Averaged over
@@ -115,9 +117,12 @@ def sequence_kl(language_model: LanguageModel, rows: Rows, policy: AdapterStack)
         language_model: the frozen base.
         rows: the policy's own samples.
         policy: a stack of one.
+        base_rows: the same completions behind the prompts that the reference sees, where those are others.
     """
     policy_states = completion_states(language_model, rows, policy)[0]
-    reference_states = completion_states(language_model, rows, None)[0]
+    reference_states = completion_states(language_model, base_rows or rows, None)[0]
+    if base_rows is not None and not torch.equal(base_rows.target, rows.target):
+        raise ModelError("The two prompts' rows do not hold the same completions in the same order.")
     step = max(1, HEAD_ELEMENTS // language_model.vocabulary)
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
     for start in range(0, len(policy_states), step):

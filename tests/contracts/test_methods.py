@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,11 @@ import numpy as np
 import pytest
 
 import moalign as ma
+import moalign.errors
 from moalign import methods
+from moalign.methods.stored import load_policies, save_policies
 from moalign.policy.engine import Engine
+from moalign.results import load_front
 from moalign.store import Store, describe, fingerprint
 from tests.tiny import save_model, tiny_study
 
@@ -28,6 +33,8 @@ def build(method: Any, model: Path) -> ma.Study:
     study = tiny_study(model)
     known = {f.name for f in dataclasses.fields(method)}
     short = {n: getattr(study.method, n) for n in ("training", "sampled") if n in known}
+    if "experts" in known:
+        short["experts"] = study.method
     return dataclasses.replace(study, method=method(**short))
 
 
@@ -41,14 +48,39 @@ class TestMethod:
     def test_states_its_source(self, method: Any) -> None:
         assert "arXiv" in (method.__doc__ or "")
 
-    def test_gives_one_policy_per_weight_and_serves_each_by_its_own(self, method: Any, model: Path) -> None:
+    def test_serves_every_weight_and_says_how(self, method: Any, model: Path, tmp_path: Path) -> None:
         study = build(method, model)
         policies = study.method.fit(study.problem, study.weights, Engine(study.problem.policy))
-        assert len(policies) == len(study.weights)
-        for i, weights in enumerate(study.weights):
-            selection = policies.for_weights(weights)
-            assert (selection.policy, selection.how) == (i, "trained")
-        assert policies.for_weights(study.weights[0] * 0.9 + study.weights[1] * 0.1).how != "trained"
+        between = study.weights[0] * 0.9 + study.weights[1] * 0.1
+        assert policies.for_weights(between).how != "trained"
+        save_policies(policies, tmp_path)
+        stored = load_policies(tmp_path)
+        assert stored.serving == policies.serving and stored.trainings == policies.trainings
+        for weights in (*study.weights, between):
+            served, again = policies.for_weights(weights), stored.for_weights(weights)
+            assert served.how in ("trained", "nearest", "interpolated", "conditioned")
+            assert len(served.adapter) == 1 and (served.how == "nearest") == (served.distance > 1e-9)
+            if served.policy is not None:  # what is trained alone is served as it is
+                assert served.adapter.matrix[0].equal(policies.stack.matrix[served.policy])
+                name, row = policies.trainings[served.policy]
+                assert name and row >= 0
+            assert (again.how, again.text, again.shares) == (served.how, served.text, served.shares)
+            assert again.adapter.matrix.equal(served.adapter.matrix) and again.adapter.sites == served.adapter.sites
+
+    def test_runs_as_a_study_and_serves_from_its_folder(self, method: Any, model: Path, tmp_path: Path) -> None:
+        study = build(method, model)
+        ma.run(study, store=tmp_path / "runs")
+        front = load_front(Store(tmp_path / "runs").study("tiny"))
+        assert len(front) == len(study.weights) and np.isfinite(front.F).all() and (front.KL >= 0).all()
+        assert front.for_weights(study.weights[1]) is front[1]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ma.errors.MixWarning)
+            served = front.for_weights(study.weights[0] * 0.7 + study.weights[1] * 0.3)
+        assert len(served.generate("a ", max_new_tokens=4)) == 1
+        folder = served.export(tmp_path / "out")
+        assert {"adapter_config.json", "adapter_model.safetensors", "README.md", "moalign.json"} <= set(
+            os.listdir(folder)
+        )
 
     def test_remembers_its_work(self, method: Any, model: Path, tmp_path: Path) -> None:
         study = build(method, model)
