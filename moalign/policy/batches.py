@@ -17,6 +17,7 @@ from torch import Tensor
 
 from moalign.arrays import IntArray
 from moalign.errors import DataError
+from moalign.policy.tensors import to_device
 
 
 @final
@@ -143,9 +144,8 @@ class PaddedRows:
             position.extend(range(len(prompt) - 1, len(prompt) - 1 + len(completion)))
             target.extend(completion)
         longest = max(map(len, rows))
-        ids = torch.tensor([r + [pad_id] * (longest - len(r)) for r in rows], device=device)
-        to = [torch.tensor(values, device=device) for values in (owner, position, target)]
-        return PaddedRows(ids, *to)
+        ids = torch.tensor([r + [pad_id] * (longest - len(r)) for r in rows])
+        return to_device(PaddedRows(ids, *(torch.tensor(values) for values in (owner, position, target))), device)
 
 
 def batch_order(data: PreferenceData, batch_size: int, by_prompt: bool, seed: int, skip: int = 0) -> Iterator[IntArray]:

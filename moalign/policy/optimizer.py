@@ -32,16 +32,20 @@ class StackAdamW:
     ) -> None:
         self._rows = [torch.nn.Parameter(row, requires_grad=False) for row in matrix]  # views, not copies
         self._gradients = list(gradient)
-        groups = [{"params": [row]} for row in self._rows]
-        self._adamw = torch.optim.AdamW(groups, betas=betas, weight_decay=weight_decay, fused=True)
+        self._adamw = torch.optim.AdamW(self._rows, betas=betas, weight_decay=weight_decay, fused=True)
         for row, first, second in zip(self._rows, first_moment, second_moment, strict=True):
             taken = torch.tensor(float(step), dtype=torch.float32, device=matrix.device)
             self._adamw.state[row] = {"exp_avg": first, "exp_avg_sq": second, "step": taken}
 
     def step(self, rates: Sequence[float], active: Sequence[int]) -> None:
         """Steps the rows named by `active`, each at its own learning rate; the others stay as they are."""
-        wanted = set(active)
-        for policy, (row, group) in enumerate(zip(self._rows, self._adamw.param_groups, strict=True)):
-            row.grad = self._gradients[policy] if policy in wanted else None
-            group["lr"] = rates[policy]
+        for row in self._rows:
+            row.grad = None
+        for policy in active:
+            self._rows[policy].grad = self._gradients[policy]
+        [defaults] = self._adamw.param_groups[:1]
+        self._adamw.param_groups = [
+            defaults | {"params": [self._rows[k] for k in active if rates[k] == rate], "lr": rate}
+            for rate in sorted({rates[k] for k in active})
+        ]  # one fused call per learning rate
         self._adamw.step()

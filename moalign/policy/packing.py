@@ -19,6 +19,7 @@ from torch import Tensor
 
 from moalign.arrays import IntArray
 from moalign.policy.batches import Responses
+from moalign.policy.tensors import to_device
 
 CHEAP_REPETITION = 8  # a prompt may be computed again once its pass holds this many times its tokens
 
@@ -39,7 +40,7 @@ class Rectangle:
     padding: Tensor | None
 
     @staticmethod
-    def build(lengths: Sequence[int], device: torch.device) -> Rectangle:
+    def build(lengths: Sequence[int]) -> Rectangle:
         """Returns the rectangle of consecutive sequences of the given lengths."""
         longest = max(lengths)
         column = torch.arange(longest)
@@ -48,8 +49,7 @@ class Rectangle:
         real = column < length
         slots = torch.where(real, start + column, 0)
         places = torch.nonzero(real.flatten()).flatten()
-        padding = None if bool(real.all()) else ~real.flatten().to(device)
-        return Rectangle(slots.to(device), places.to(device), padding)
+        return Rectangle(slots, places, None if bool(real.all()) else ~real.flatten())
 
 
 @final
@@ -108,22 +108,23 @@ class PackedRows:
         target = [c[0] for c in completions] + [i for c in completions for i in c[1:]]
 
         def tensor(values: Sequence[int]) -> Tensor:
-            return torch.tensor(values, dtype=torch.long, device=device)
+            return torch.tensor(values, dtype=torch.long)
 
         lengths = [len(p) for p in prompts]
-        own = Rectangle.build([len(c) for c in fed], device) if any(fed) else None
-        return PackedRows(
+        own = Rectangle.build([len(c) for c in fed]) if any(fed) else None
+        packed = PackedRows(
             ids=tensor(ids),
             position=tensor(position),
             rows=len(chosen),
-            prompts=Rectangle.build(lengths, device),
+            prompts=Rectangle.build(lengths),
             completions=own,
             prompt_of=tensor(prompt_of),
-            visible=None if own is None else _visible([lengths[p] for p in prompt_of], own).to(device),
+            visible=None if own is None else _visible([lengths[p] for p in prompt_of], own),
             last=tensor([end - 1 for end in accumulate(lengths)]),
             target=tensor(target),
             row=tensor(row),
         )
+        return to_device(packed, device)
 
 
 @final

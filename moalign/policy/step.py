@@ -20,6 +20,7 @@ from moalign.policy.batches import PreferenceData
 from moalign.policy.logprobs import sequence_log_probs
 from moalign.policy.model import LanguageModel, Rows
 from moalign.policy.native import Trunk
+from moalign.policy.tensors import to_device
 
 Loss = Callable[[Tensor, Tensor, Mapping[str, Tensor], Mapping[str, Tensor]], Tensor]
 
@@ -53,18 +54,18 @@ def build_batch(language_model: LanguageModel, data: PreferenceData, pairs: IntA
     """Returns the batch of the given pair indices."""
     used, places = np.unique(data.pairs[pairs], return_inverse=True)
     places = places.reshape(-1, 2)
-    device = language_model.device
     columns = {name: column[pairs] for name, column in data.pair_columns.items()}
     for name, column in data.response_columns.items():
         columns[f"{name}_first"] = column[data.pairs[pairs, 0]]
         columns[f"{name}_second"] = column[data.pairs[pairs, 1]]
-    return Batch(
+    batch = Batch(
         used,
         language_model.rows(data.responses, used.tolist()),
-        torch.tensor(places[:, 0], device=device),
-        torch.tensor(places[:, 1], device=device),
-        {name: torch.as_tensor(column, device=device).to(dtype) for name, column in columns.items()},
+        torch.tensor(places[:, 0]),
+        torch.tensor(places[:, 1]),
+        {name: torch.as_tensor(column).to(dtype) for name, column in columns.items()},
     )
+    return to_device(batch, language_model.device)
 
 
 def add_gradient(
@@ -83,14 +84,14 @@ def add_gradient(
     Returns:
         `share` times the mean losses [chunk].
     """
-    own_stack = stack.select(_as_slice(chunk))
+    own_stack = stack.select(as_slice(chunk))
     leaves = [tuple(v.detach().requires_grad_() for v in site.views(own_stack.matrix)) for site in stack.sites]
     log_probs = sequence_log_probs(language_model, batch.rows, own_stack, leaves, trunk)  # type: ignore[arg-type]
-    own = {name: column[_as_slice(chunk)] for name, column in policies.items()}
+    own = {name: column[as_slice(chunk)] for name, column in policies.items()}
     losses = loss(log_probs[:, batch.first], log_probs[:, batch.second], batch.columns, own).mean(dim=1) * share
     # policies do not interact, so the gradient of the sum holds each policy's own gradient in its own slice
     parts = torch.autograd.grad(losses.sum(), [leaf for pair in leaves for leaf in pair])
-    gradient[_as_slice(chunk)] += torch.cat([part.flatten(1) for part in parts], dim=1)
+    gradient[as_slice(chunk)] += torch.cat([part.flatten(1) for part in parts], dim=1)
     return losses.detach()
 
 
@@ -143,7 +144,7 @@ class Chunks:
         return (policies[start : start + size] for start in range(0, len(policies), size))
 
 
-def _as_slice(policies: Sequence[int]) -> slice | list[int]:
+def as_slice(policies: Sequence[int]) -> slice | list[int]:
     """Returns consecutive policies as a slice, whose selection is a view and not a copy."""
     first, last = policies[0], policies[-1]
     return slice(first, last + 1) if last - first + 1 == len(policies) else list(policies)

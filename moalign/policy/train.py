@@ -23,7 +23,7 @@ from moalign.policy.logprobs import shared_trunk
 from moalign.policy.model import LanguageModel
 from moalign.policy.native import Trunk
 from moalign.policy.optimizer import StackAdamW
-from moalign.policy.step import Batch, Chunks, Loss, add_gradient, build_batch, chunk_tokens
+from moalign.policy.step import Batch, Chunks, Loss, add_gradient, as_slice, build_batch, chunk_tokens
 
 Schedule = Callable[[float], float]
 
@@ -181,35 +181,42 @@ def train(
     first, second = state.first_moment.clone(), state.second_moment.clone()
     stopped, losses = state.stopped, state.loss.clone()
     gradient = torch.zeros_like(stack.matrix)
+    peak, last_step = _rates_and_steps(policies, training, len(stack))
     optimizer = StackAdamW(stack.matrix, gradient, first, second, state.step, training.betas, training.weight_decay)
     order = batch_order(data, training.batch_size, training.by_prompt, seed, skip=state.step)
     chunks = Chunks(training.tokens_per_chunk or chunk_tokens(language_model, stack))
-    peak, last_step = _rates_and_steps(policies, training, len(stack))
+
+    def next_batch() -> list[tuple[Batch, float]]:
+        pairs = next(order)
+        parts = np.array_split(pairs, min(training.accumulate, len(pairs)))
+        return [(build_batch(language_model, data, p, stack.matrix.dtype), len(p) / len(pairs)) for p in parts]
+
+    upcoming = next_batch()
     for step in range(state.step, training.steps):
         active = [k for k in range(len(stack)) if not stopped[k]]
         if not active:
             return
         gradient.zero_()
-        losses[active] = 0
-        pairs = next(order)
-        for part in np.array_split(pairs, min(training.accumulate, len(pairs))):
-            batch = build_batch(language_model, data, part, stack.matrix.dtype)
-            trunk, share = trunk_of(batch, stack), len(part) / len(pairs)
+        losses[as_slice(active)] = 0
+        for batch, share in upcoming:
+            trunk = trunk_of(batch, stack)
 
             def add(
                 chunk: Sequence[int], batch: Batch = batch, trunk: Trunk | None = trunk, share: float = share
             ) -> None:
-                losses[chunk] += add_gradient(
+                losses[as_slice(chunk)] += add_gradient(
                     language_model, batch, loss, policies, stack, chunk, trunk, gradient, share
                 )
 
             chunks.over(active, batch.rows.tokens, add)
-        _refuse_nonfinite(losses, step)
         norm = gradient.norm(dim=1)
         if training.clip:
             gradient.mul_((training.clip / (norm + 1e-6)).clamp(max=1.0)[:, None])
         rates = [0.0 if stopped[k] else training.rate(step, peak[k], last_step[k]) for k in range(len(stack))]
         optimizer.step(rates, active)
+        if step + 1 < training.steps:
+            upcoming = next_batch()  # while an accelerator computes
+        _refuse_nonfinite(losses, step)  # waits for it
         record = StepRecord(step + 1, losses.clone(), norm, torch.tensor(rates, dtype=torch.float64))
         stopped = stopped | torch.tensor([step + 1 >= n for n in last_step])
         stopped[list(stop(record))] = True

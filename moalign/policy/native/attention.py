@@ -60,6 +60,8 @@ class Attention:
     def _attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         """Returns [policies, rows, queries, width] from inputs of that layout; causal without a mask."""
         q, k, v = (self._heads(x) for x in (query, key, value))
+        if q.is_cuda and q.shape[1] != k.shape[1]:  # no fused CUDA kernel takes both a mask and grouped heads
+            k, v = (x.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for x in (k, v))
         grouped = q.shape[1] != k.shape[1]
         scale = self.head**-0.5
         mixed = F.scaled_dot_product_attention(

@@ -25,11 +25,12 @@ def swiglu(gate: Tensor, up: Tensor) -> Tensor:
 
 
 def rotate(x: Tensor, cosine: Tensor, sine: Tensor, head: int) -> Tensor:
-    """Returns `x` [policies, tokens, width] with rotary positions: x cosine + swap(x) sine.
+    """Returns `x` [policies, tokens, width] with rotary positions: halves (a, b) become (a c - b s, b c + a s).
 
     Args:
-        x: all heads side by side; swap exchanges the halves of each.
-        cosine, sine: [tokens, width]; the first half of each head's sine carries the minus sign.
+        x: all heads side by side; each is turned by its own token's angles.
+        cosine: [tokens, width].
+        sine: [tokens, head / 2], the same for both halves of all heads.
         head: width of one head.
     """
     return _Rotate.apply(x, cosine, sine, head)  # type: ignore[no-untyped-call]
@@ -69,17 +70,19 @@ class _Rotate(Function):
     def forward(ctx: Any, x: Tensor, cosine: Tensor, sine: Tensor, head: int) -> Tensor:
         ctx.save_for_backward(cosine, sine)
         ctx.head = head
-        return (x * cosine).addcmul_(_swap_halves(x, head), sine)
+        return _turn(x, cosine, sine, head, 1)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         cosine, sine = ctx.saved_tensors
-        gradient = gradients[0]
         # a rotation's transpose turns the other way
-        turned = (gradient * cosine).addcmul_(_swap_halves(gradient, ctx.head), sine, value=-1)
-        return turned, None, None, None
+        return _turn(gradients[0], cosine, sine, ctx.head, -1), None, None, None
 
 
-def _swap_halves(x: Tensor, head: int) -> Tensor:
-    halves = x.reshape(*x.shape[:-1], -1, 2, head // 2)
-    return torch.stack([halves[..., 1, :], halves[..., 0, :]], dim=-2).view(x.shape)
+def _turn(x: Tensor, cosine: Tensor, sine: Tensor, head: int, direction: int) -> Tensor:
+    turned = (x * cosine).contiguous()
+    halves, into = (y.view(*y.shape[:-1], -1, 2, head // 2) for y in (x.contiguous(), turned))
+    sine = sine[:, None]  # [tokens, 1, head / 2]
+    into[..., 0, :].addcmul_(halves[..., 1, :], sine, value=-direction)
+    into[..., 1, :].addcmul_(halves[..., 0, :], sine, value=direction)
+    return turned

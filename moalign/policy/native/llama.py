@@ -36,7 +36,7 @@ def unsupported(model: Any) -> str | None:
 @final
 @dataclass(frozen=True)
 class Rotation:
-    """Cosine and signed sine of every token for all heads [tokens, heads * head]."""
+    """Cosine of every token for all heads [tokens, heads * head], and its sine for half a head [tokens, head / 2]."""
 
     cosine: Tensor
     sine: Tensor
@@ -44,7 +44,7 @@ class Rotation:
 
     def __call__(self, x: Tensor) -> Tensor:
         width = x.shape[-1]
-        return rotate(x, self.cosine[:, :width], self.sine[:, :width], self.head)
+        return rotate(x, self.cosine[:, :width], self.sine, self.head)
 
 
 @final
@@ -68,8 +68,7 @@ class Body:
     def positions(self, rows: PackedRows, like: Tensor) -> Rotation:
         """Returns the model's own rotary tables at the rows' positions."""
         cosine, sine = (table[0] for table in self._body.rotary_emb(like, rows.position[None]))  # [tokens, head]
-        sine = torch.cat([-sine[:, : self.head // 2], sine[:, self.head // 2 :]], dim=1)
-        return Rotation(cosine.repeat(1, self._heads), sine.repeat(1, self._heads), self.head)
+        return Rotation(cosine.repeat(1, self._heads), sine[:, : self.head // 2].contiguous(), self.head)
 
 
 @final
@@ -121,6 +120,10 @@ def _norm(module: Any) -> Callable[[Tensor], Tensor]:
     def norm(x: Tensor) -> Tensor:
         if plain and x.dtype == torch.float32:
             return rms_norm(x, module.weight, module.variance_epsilon)
+        if plain and x.is_cuda and x.dtype in (torch.bfloat16, torch.float16):
+            return F.rms_norm(
+                x, module.weight.shape, module.weight, module.variance_epsilon
+            )  # one kernel, sums in float32
         return module(x)  # the modules compute in float32 whatever they are given; so must we
 
     return norm
