@@ -90,7 +90,8 @@ def token_log_probs(language_model: LanguageModel, states: Tensor, target: Tenso
 
 def sum_per_row(values: Tensor, rows: Rows) -> Tensor:
     """Returns [policies, rows]: sums of `values` [policies, completion tokens] over each row's completion."""
-    return values.new_zeros(len(values), rows.rows).scatter_add(1, rows.row.expand_as(values), values)
+    with_extra = values.new_zeros(len(values), rows.rows + 1)  # the last is for places that only fill a shape
+    return with_extra.scatter_add(1, rows.row.expand_as(values), values)[:, : rows.rows]
 
 
 def sequence_log_probs(

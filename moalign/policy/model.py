@@ -180,10 +180,13 @@ class LanguageModel:
         """Returns the output head if it is a plain frozen projection of the hidden states."""
         return self._head if self._split and is_frozen_projection(self._head) else None
 
-    def rows(self, responses: Responses, chosen: Sequence[int]) -> Rows:
-        """Returns the chosen responses laid out for the pass that will compute them: packed where that is native."""
+    def rows(self, responses: Responses, chosen: Sequence[int], multiple: int = 1) -> Rows:
+        """Returns the chosen responses laid out for the pass that will compute them: packed where that is native.
+
+        Packed prompts and completions are as long as they are, or padded to the next `multiple` of tokens above 1.
+        """
         if self.native is not None:
-            packed = PackedRows.build(responses, chosen, self.device)
+            packed = PackedRows.build(responses, chosen, self.device, multiple)
             if packed.longest <= self.native.window:
                 return packed
         return PaddedRows.build(responses, chosen, self.pad_id, self.device)

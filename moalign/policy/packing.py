@@ -94,8 +94,13 @@ class PackedRows:
         return len(self.prompts.places)
 
     @staticmethod
-    def build(responses: Responses, chosen: Sequence[int], device: torch.device) -> PackedRows:
-        """Returns the chosen responses, in this order, and their prompts, in order of first use."""
+    def build(responses: Responses, chosen: Sequence[int], device: torch.device, multiple: int = 1) -> PackedRows:
+        """Returns the chosen responses, in this order, and their prompts, in order of first use.
+
+        With a `multiple` above 1 all prompts, and all completions, are stretched to one length, the next multiple, by
+        repeating their last token, so that batches of many shapes become batches of few. No real token sees a repeated
+        one, and what these predict counts for an extra row after the others.
+        """
         number: dict[int, int] = {}
         prompt_of = [number.setdefault(int(responses.prompt_of[index]), len(number)) for index in chosen]
         prompts = [responses.prompts[p] for p in number]
@@ -104,27 +109,68 @@ class PackedRows:
         ids = [i for sequence in (*prompts, *fed) for i in sequence]
         position = [j for p in prompts for j in range(len(p))]
         position += [len(prompts[p]) + j for p, c in zip(prompt_of, fed, strict=True) for j in range(len(c))]
-        row = [*range(len(chosen)), *(r for r, c in enumerate(fed) for _ in c)]
-        target = [c[0] for c in completions] + [i for c in completions for i in c[1:]]
+        lengths = [len(p) for p in prompts]
+        layout = _Layout.of(lengths, [len(c) for c in fed], prompt_of, multiple)
+        own = Rectangle.build(layout.completions) if any(layout.completions) else None
+        starts = [end - length for end, length in zip(accumulate(layout.prompts), layout.prompts, strict=True)]
+        following = [i for c in completions for i in c[1:]]
+        owner = [r for r, c in enumerate(fed) for _ in c]
+        tail = [(owner[t], following[t]) if t is not None else (len(chosen), ids[0]) for t in layout.predicting]
 
         def tensor(values: Sequence[int]) -> Tensor:
             return torch.tensor(values, dtype=torch.long)
 
-        lengths = [len(p) for p in prompts]
-        own = Rectangle.build([len(c) for c in fed]) if any(fed) else None
         packed = PackedRows(
-            ids=tensor(ids),
-            position=tensor(position),
+            ids=tensor([ids[t] for t in layout.tokens]),
+            position=tensor([position[t] for t in layout.tokens]),
             rows=len(chosen),
-            prompts=Rectangle.build(lengths),
+            prompts=Rectangle.build(layout.prompts),
             completions=own,
             prompt_of=tensor(prompt_of),
-            visible=None if own is None else _visible([lengths[p] for p in prompt_of], own),
-            last=tensor([end - 1 for end in accumulate(lengths)]),
-            target=tensor(target),
-            row=tensor(row),
+            visible=None if own is None else _visible([lengths[p] for p in prompt_of], max(layout.prompts), own),
+            last=tensor([start + length - 1 for start, length in zip(starts, lengths, strict=True)]),
+            target=tensor([*(c[0] for c in completions), *(target for _, target in tail)]),
+            row=tensor([*range(len(chosen)), *(row for row, _ in tail)]),
         )
         return to_device(packed, device)
+
+
+@final
+@dataclass(frozen=True)
+class _Layout:
+    """Which tokens stand on the token axis.
+
+    Attributes:
+        prompts, completions: length of each.
+        tokens: for each place of the axis the token there, counted without repetitions: prompts, then completions.
+        predicting: for each place of the completions the completion token there, None for repetitions.
+    """
+
+    prompts: Sequence[int]
+    completions: Sequence[int]
+    tokens: Sequence[int]
+    predicting: Sequence[int | None]
+
+    @staticmethod
+    def of(prompts: Sequence[int], completions: Sequence[int], prompt_of: Sequence[int], multiple: int) -> _Layout:
+        """Returns the layout of prompts and completions of these lengths."""
+        first = sum(prompts)
+        total = first + sum(completions)
+        if multiple == 1:
+            return _Layout(prompts, completions, range(total), range(total - first))
+        widths = [-(-max(lengths) // multiple) * multiple for lengths in (prompts, completions)]
+        ends = list(accumulate((*prompts, *completions)))
+        tokens: list[int] = []
+        predicting: list[int | None] = []
+        for place, length in enumerate((*prompts, *completions)):
+            own = list(range(ends[place] - length, ends[place]))
+            row = place - len(prompts)
+            repeated = ends[prompt_of[row]] - 1 if row >= 0 and not own else ends[place] - 1
+            lacking = widths[row >= 0] - length
+            tokens += own + [repeated] * lacking
+            if row >= 0:
+                predicting += [token - first for token in own] + [None] * lacking
+        return _Layout([widths[0]] * len(prompts), [widths[1]] * len(completions), tokens, predicting)
 
 
 @final
@@ -139,19 +185,22 @@ class TokenTable:
     def __len__(self) -> int:
         return int(self._completions[-1])
 
-    def of(self, chosen: Sequence[int]) -> IntArray:
-        """Returns the number of each token of `PackedRows.build(responses, chosen)`, in its order."""
-        prompts = dict.fromkeys(int(self._prompt_of[index]) for index in chosen)
-        parts = [np.arange(self._prompts[p], self._prompts[p + 1]) for p in prompts]
+    def of(self, chosen: Sequence[int], multiple: int = 1) -> IntArray:
+        """Returns the number of each token of `PackedRows.build(responses, chosen, device, multiple)`, in its order."""
+        number: dict[int, int] = {}
+        prompt_of = [number.setdefault(int(self._prompt_of[index]), len(number)) for index in chosen]
+        parts = [np.arange(self._prompts[p], self._prompts[p + 1]) for p in number]
         parts += [np.arange(self._completions[c], self._completions[c + 1]) for c in chosen]
-        return np.concatenate(parts)
+        lengths = [len(part) for part in parts]
+        layout = _Layout.of(lengths[: len(number)], lengths[len(number) :], prompt_of, multiple)
+        return np.concatenate(parts)[np.asarray(layout.tokens)]
 
 
-def _visible(prompt_lengths: Sequence[int], own: Rectangle) -> Tensor:
-    """Returns the mask of completion queries over [the padded prompt | own tokens]; one for all rows if it can be."""
+def _visible(prompt_lengths: Sequence[int], longest: int, own: Rectangle) -> Tensor:
+    """Returns which of [`longest` prompt places | own tokens] completion queries see; one for all rows if it can be."""
     different = sorted(set(prompt_lengths))
     lengths = torch.tensor(prompt_lengths if len(different) > 1 else different)
-    longest, width = different[-1], own.slots.shape[1]
+    width = own.slots.shape[1]
     prompt = torch.arange(longest) < lengths[:, None]  # [rows, prompt]
     causal = torch.ones(width, width, dtype=torch.bool).tril()
     parts = [prompt[:, None, :].expand(-1, width, -1), causal.expand(len(lengths), -1, -1)]

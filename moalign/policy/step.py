@@ -5,7 +5,7 @@ Policies do not interact and a mean is a sum of parts, so neither cut changes th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -14,21 +14,16 @@ import torch
 from torch import Tensor
 
 from moalign.arrays import IntArray
-from moalign.errors import ModelError
 from moalign.policy.adapters import AdapterStack
 from moalign.policy.batches import PreferenceData
+from moalign.policy.chunks import Chunks, as_slice, chunk_tokens
+from moalign.policy.graphs import MULTIPLE, Capture, Replayed
 from moalign.policy.logprobs import sequence_log_probs
 from moalign.policy.model import LanguageModel, Rows
 from moalign.policy.native import Trunk
 from moalign.policy.tensors import to_device
 
 Loss = Callable[[Tensor, Tensor, Mapping[str, Tensor], Mapping[str, Tensor]], Tensor]
-
-CHUNK_BYTES_CPU = 3 << 25  # activations of one chunk; more of them leave the cache and cost time as well as memory
-CHUNK_TOKENS_CPU = (512, 4096)  # fewer make products too small to be fast, more gain nothing
-CHUNK_SHARE = 0.5  # of an accelerator's free memory
-CHUNK_TOKENS_ACCELERATOR = (2048, 1 << 17)
-UNKNOWN_FREE_BYTES = 4 << 30  # of accelerators that do not tell
 
 
 @final
@@ -41,6 +36,7 @@ class Batch:
         rows: the token rows [responses in the batch].
         first, second: row of each pair's first and second response [batch].
         columns: pair columns [batch, ...], and response columns as `<name>_first`, `<name>_second` [batch, ...].
+        multiple: of tokens, to which packed rows are stretched.
     """
 
     responses: IntArray
@@ -48,10 +44,13 @@ class Batch:
     first: Tensor
     second: Tensor
     columns: Mapping[str, Tensor]
+    multiple: int = 1
 
 
-def build_batch(language_model: LanguageModel, data: PreferenceData, pairs: IntArray, dtype: torch.dtype) -> Batch:
-    """Returns the batch of the given pair indices."""
+def build_batch(
+    language_model: LanguageModel, data: PreferenceData, pairs: IntArray, dtype: torch.dtype, multiple: int = 1
+) -> Batch:
+    """Returns the batch of the given pair indices, padded to multiples of so many tokens where rows are packed."""
     used, places = np.unique(data.pairs[pairs], return_inverse=True)
     places = places.reshape(-1, 2)
     columns = {name: column[pairs] for name, column in data.pair_columns.items()}
@@ -60,91 +59,97 @@ def build_batch(language_model: LanguageModel, data: PreferenceData, pairs: IntA
         columns[f"{name}_second"] = column[data.pairs[pairs, 1]]
     batch = Batch(
         used,
-        language_model.rows(data.responses, used.tolist()),
+        language_model.rows(data.responses, used.tolist(), multiple),
         torch.tensor(places[:, 0]),
         torch.tensor(places[:, 1]),
         {name: torch.as_tensor(column).to(dtype) for name, column in columns.items()},
+        multiple,
     )
     return to_device(batch, language_model.device)
 
 
-def add_gradient(
+def chunk_gradient(
     language_model: LanguageModel,
     batch: Batch,
     loss: Loss,
     policies: Mapping[str, Tensor],
     stack: AdapterStack,
-    chunk: Sequence[int],
+    chunk: slice | list[int],
     trunk: Trunk | None,
-    gradient: Tensor,
-    share: float = 1.0,
-) -> Tensor:
-    """Adds `share` times the gradient of the mean losses of the policies in `chunk` to their rows of `gradient`.
-
-    Returns:
-        `share` times the mean losses [chunk].
-    """
-    own_stack = stack.select(as_slice(chunk))
+) -> tuple[Tensor, Tensor]:
+    """Returns the mean losses [chunk] of some policies on a batch, and their gradients [chunk, parameters]."""
+    own_stack = stack.select(chunk)
     leaves = [tuple(v.detach().requires_grad_() for v in site.views(own_stack.matrix)) for site in stack.sites]
     log_probs = sequence_log_probs(language_model, batch.rows, own_stack, leaves, trunk)  # type: ignore[arg-type]
-    own = {name: column[as_slice(chunk)] for name, column in policies.items()}
-    losses = loss(log_probs[:, batch.first], log_probs[:, batch.second], batch.columns, own).mean(dim=1) * share
+    own = {name: column[chunk] for name, column in policies.items()}
+    losses = loss(log_probs[:, batch.first], log_probs[:, batch.second], batch.columns, own).mean(dim=1)
     # policies do not interact, so the gradient of the sum holds each policy's own gradient in its own slice
     parts = torch.autograd.grad(losses.sum(), [leaf for pair in leaves for leaf in pair])
-    gradient[as_slice(chunk)] += torch.cat([part.flatten(1) for part in parts], dim=1)
-    return losses.detach()
-
-
-def chunk_tokens(language_model: LanguageModel, stack: AdapterStack) -> int:
-    """Returns how many tokens of all policies together a chunk may hold on this device, by a rough estimate."""
-    device, config = language_model.device, language_model.model.config
-    lowest = min((site.layer or 0 for site in stack.sites), default=0)
-    width = int(config.hidden_size)
-    inner = int(getattr(config, "intermediate_size", None) or 4 * width)
-    kept = 10 * width + 4 * inner  # numbers a block keeps per token for the backward pass, attention's scores left out
-    per_token = max(1, int(config.num_hidden_layers) - lowest) * kept * stack.matrix.element_size()
-    if device.type == "cpu":
-        room, (least, most) = CHUNK_BYTES_CPU, CHUNK_TOKENS_CPU
-    else:
-        free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else UNKNOWN_FREE_BYTES
-        room, (least, most) = int(CHUNK_SHARE * free), CHUNK_TOKENS_ACCELERATOR
-    return min(max(room // per_token, least), most)
+    return losses.detach(), torch.cat([part.flatten(1) for part in parts], dim=1)
 
 
 @final
-class Chunks:
-    """Cuts policies into groups of about `tokens` tokens, and into smaller ones once memory ran out."""
+class StepGradient:
+    """The gradient of a whole stack on the pairs of one step.
 
-    def __init__(self, tokens: int) -> None:
-        self._tokens = tokens
-        self._most = 1 << 30
+    Args:
+        language_model: the frozen base.
+        data: pairs with their columns.
+        loss, policies: see `moalign.policy.train.train`.
+        stack: the adapters, whose matrix is changed in place between calls.
+        trunk_of: what all policies share of a batch.
+        parts: of the batch, computed one after the other.
+        tokens_per_chunk: of all policies of a group; None chooses.
+        capture: makes CUDA graphs; None computes without them.
 
-    def over(self, active: Sequence[int], tokens: int, compute: Callable[[Sequence[int]], None]) -> None:
-        """Calls `compute` on consecutive groups of the active policies, which hold `tokens` tokens each.
+    Attributes:
+        gradient: [policies, parameters].
+        losses: mean losses [policies]; a policy that is left out keeps its last one.
+    """
 
-        Raises:
-            ModelError: the device has not enough memory for a single policy.
-        """
-        waiting = list(self._cut(active, min(self._most, max(1, self._tokens // tokens))))
-        while waiting:
-            group = waiting.pop(0)
-            try:
-                compute(group)
-            except torch.OutOfMemoryError as error:
-                if len(group) == 1:
-                    raise ModelError(
-                        f"One policy on a batch of {tokens} tokens does not fit the device's memory. Lower "
-                        "Training(batch_size=...), raise Training(accumulate=...), or adapt fewer layers."
-                    ) from error
-                self._most = len(group) // 2
-                waiting[:0] = self._cut(group, self._most)
+    def __init__(
+        self,
+        language_model: LanguageModel,
+        data: PreferenceData,
+        loss: Loss,
+        policies: Mapping[str, Tensor],
+        stack: AdapterStack,
+        losses: Tensor,
+        trunk_of: Callable[[Batch, AdapterStack], Trunk | None],
+        *,
+        parts: int = 1,
+        tokens_per_chunk: int | None = None,
+        capture: Capture | None = None,
+    ) -> None:
+        def compute(batch: Batch, trunk: Trunk | None, rows: slice | list[int]) -> tuple[Tensor, Tensor]:
+            return chunk_gradient(language_model, batch, loss, policies, stack, rows, trunk)
 
-    @staticmethod
-    def _cut(policies: Sequence[int], size: int) -> Iterator[Sequence[int]]:
-        return (policies[start : start + size] for start in range(0, len(policies), size))
+        self._model, self._data, self._stack, self._trunk_of, self._parts = language_model, data, stack, trunk_of, parts
+        self._chunks = Chunks(tokens_per_chunk or chunk_tokens(language_model, stack))
+        self._compute = compute if capture is None else Replayed(compute, capture)
+        self._multiple = 1 if capture is None else MULTIPLE
+        self.gradient = torch.zeros_like(stack.matrix)
+        self.losses = losses.clone()
 
+    def prepare(self, pairs: IntArray) -> list[tuple[Batch, float]]:
+        """Returns the pairs as batches on the device, each with its share of the mean."""
+        parts = np.array_split(pairs, min(self._parts, len(pairs)))
+        dtype = self._stack.matrix.dtype
+        return [(build_batch(self._model, self._data, p, dtype, self._multiple), len(p) / len(pairs)) for p in parts]
 
-def as_slice(policies: Sequence[int]) -> slice | list[int]:
-    """Returns consecutive policies as a slice, whose selection is a view and not a copy."""
-    first, last = policies[0], policies[-1]
-    return slice(first, last + 1) if last - first + 1 == len(policies) else list(policies)
+    def compute(self, prepared: Sequence[tuple[Batch, float]], active: Sequence[int]) -> None:
+        """Sets `gradient` (zero for the others) and `losses` of the active policies."""
+        self.gradient.zero_()
+        self.losses[as_slice(active)] = 0
+        for batch, share in prepared:
+            trunk = self._trunk_of(batch, self._stack)
+
+            def add(
+                group: Sequence[int], batch: Batch = batch, trunk: Trunk | None = trunk, share: float = share
+            ) -> None:
+                rows = as_slice(group)
+                losses, gradient = self._compute(batch, trunk, rows)
+                self.losses[rows] += share * losses
+                self.gradient[rows] += share * gradient
+
+            self._chunks.over(active, batch.rows.tokens, add)

@@ -8,22 +8,22 @@ checkpoint gives the same bits as one that was never interrupted.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import final
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from moalign.errors import DefinitionError, MoalignError
 from moalign.policy.adapters import AdapterStack, LoRA
 from moalign.policy.batches import PreferenceData, batch_order
+from moalign.policy.graphs import cuda_capture
 from moalign.policy.logprobs import shared_trunk
 from moalign.policy.model import LanguageModel
 from moalign.policy.native import Trunk
 from moalign.policy.optimizer import StackAdamW
-from moalign.policy.step import Batch, Chunks, Loss, add_gradient, as_slice, build_batch, chunk_tokens
+from moalign.policy.step import Batch, Loss, StepGradient
 
 Schedule = Callable[[float], float]
 
@@ -61,6 +61,8 @@ class Training:
         lora: rank, scale and targets of the adapters.
         tokens_per_chunk: policies are processed in groups of about this many tokens (each prompt of a batch counts once
             where rows are packed), which bounds memory; exact. None chooses what suits the device and the model.
+        graphs: replay steps from CUDA graphs, on CUDA and for models with a native pass; elsewhere it has no effect.
+            Pays for small models, whose launches cost more than their arithmetic; sums are rounded in another order.
     """
 
     steps: int = 200
@@ -75,6 +77,7 @@ class Training:
     clip: float = 1.0
     lora: LoRA = field(default_factory=LoRA)
     tokens_per_chunk: int | None = field(default=None, metadata={"fingerprint": False})
+    graphs: bool = field(default=False, metadata={"fingerprint": False})
 
     def __post_init__(self) -> None:
         limits = {
@@ -178,46 +181,31 @@ def train(
     """
     trunk_of = trunk_of or (lambda batch, stack: shared_trunk(language_model, batch.rows, stack))
     stack = AdapterStack(state.stack.lora, state.stack.sites, state.stack.matrix.clone())
-    first, second = state.first_moment.clone(), state.second_moment.clone()
-    stopped, losses = state.stopped, state.loss.clone()
-    gradient = torch.zeros_like(stack.matrix)
+    first, second, stopped = state.first_moment.clone(), state.second_moment.clone(), state.stopped
     peak, last_step = _rates_and_steps(policies, training, len(stack))
+    on_graphs = training.graphs and language_model.device.type == "cuda" and language_model.native is not None
+    gradients = StepGradient(
+        language_model, data, loss, policies, stack, state.loss, trunk_of, parts=training.accumulate,
+        tokens_per_chunk=training.tokens_per_chunk, capture=cuda_capture if on_graphs else None,
+    )  # fmt: skip
+    gradient = gradients.gradient
     optimizer = StackAdamW(stack.matrix, gradient, first, second, state.step, training.betas, training.weight_decay)
     order = batch_order(data, training.batch_size, training.by_prompt, seed, skip=state.step)
-    chunks = Chunks(training.tokens_per_chunk or chunk_tokens(language_model, stack))
-
-    def next_batch() -> list[tuple[Batch, float]]:
-        pairs = next(order)
-        parts = np.array_split(pairs, min(training.accumulate, len(pairs)))
-        return [(build_batch(language_model, data, p, stack.matrix.dtype), len(p) / len(pairs)) for p in parts]
-
-    upcoming = next_batch()
+    batch = gradients.prepare(next(order))
     for step in range(state.step, training.steps):
         active = [k for k in range(len(stack)) if not stopped[k]]
         if not active:
             return
-        gradient.zero_()
-        losses[as_slice(active)] = 0
-        for batch, share in upcoming:
-            trunk = trunk_of(batch, stack)
-
-            def add(
-                chunk: Sequence[int], batch: Batch = batch, trunk: Trunk | None = trunk, share: float = share
-            ) -> None:
-                losses[as_slice(chunk)] += add_gradient(
-                    language_model, batch, loss, policies, stack, chunk, trunk, gradient, share
-                )
-
-            chunks.over(active, batch.rows.tokens, add)
+        gradients.compute(batch, active)
         norm = gradient.norm(dim=1)
         if training.clip:
             gradient.mul_((training.clip / (norm + 1e-6)).clamp(max=1.0)[:, None])
         rates = [0.0 if stopped[k] else training.rate(step, peak[k], last_step[k]) for k in range(len(stack))]
         optimizer.step(rates, active)
         if step + 1 < training.steps:
-            upcoming = next_batch()  # while an accelerator computes
-        _refuse_nonfinite(losses, step)  # waits for it
-        record = StepRecord(step + 1, losses.clone(), norm, torch.tensor(rates, dtype=torch.float64))
+            batch = gradients.prepare(next(order))  # while an accelerator computes
+        _refuse_nonfinite(gradients.losses, step)  # waits for it
+        record = StepRecord(step + 1, gradients.losses.clone(), norm, torch.tensor(rates, dtype=torch.float64))
         stopped = stopped | torch.tensor([step + 1 >= n for n in last_step])
         stopped[list(stop(record))] = True
         yield record, TrainState(stack, first, second, step + 1, stopped, record.loss)

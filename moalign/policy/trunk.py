@@ -23,6 +23,7 @@ from moalign.policy.model import LanguageModel
 from moalign.policy.native import Trunk
 from moalign.policy.packing import PackedRows, TokenTable, packed_passes
 from moalign.policy.step import Batch
+from moalign.policy.tensors import to_device
 from moalign.policy.train import Training
 from moalign.store import is_complete, verify
 
@@ -59,8 +60,9 @@ class TrunkCache:
 
     def __call__(self, batch: Batch, stack: AdapterStack) -> Trunk:
         """Returns the batch's activations on the stack's device."""
-        rows = torch.from_numpy(self.activations[self.table.of(batch.responses.tolist())])
-        return Trunk(self.depth, rows.view(self.dtype).to(stack.matrix.device)[None])
+        numbers = self.table.of(batch.responses.tolist(), batch.multiple)
+        rows = torch.from_numpy(self.activations[numbers]).view(self.dtype)
+        return Trunk(self.depth, to_device(rows, stack.matrix.device)[None])
 
 
 def trunk_cache(

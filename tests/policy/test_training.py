@@ -17,8 +17,8 @@ from moalign.errors import DefinitionError, ModelError
 from moalign.policy import step as step_module
 from moalign.policy.adapters import AdapterStack, LoRA
 from moalign.policy.batches import PreferenceData, Responses
+from moalign.policy.chunks import CHUNK_TOKENS_CPU, Chunks, chunk_tokens
 from moalign.policy.engine import Engine
-from moalign.policy.step import Chunks, chunk_tokens
 from moalign.policy.train import StepRecord
 from moalign.policy.trunk import TrunkCache, trunk_cache
 from moalign.store import artefacts, checkpoints
@@ -132,7 +132,7 @@ def test_every_policy_is_in_exactly_one_chunk() -> None:
     Chunks(1).over([0, 2, 5], 40, lambda group: seen.append(len(group)))
     assert seen[7:] == [1, 1, 1]
     lm = make_engine().language_model
-    assert step_module.CHUNK_TOKENS_CPU[0] <= chunk_tokens(lm, AdapterStack.initial(lm.model, LoRA(), 1, 0)) <= 4096
+    assert CHUNK_TOKENS_CPU[0] <= chunk_tokens(lm, AdapterStack.initial(lm.model, LoRA(), 1, 0)) <= 4096
 
 
 def test_equal_responses_teach_nothing() -> None:
