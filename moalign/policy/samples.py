@@ -39,7 +39,7 @@ def draw(
     """Returns the sampled responses per policy (one, the base, without a stack), ordered by prompt, then sample."""
     policies = 1 if stack is None else len(stack)
     result: list[list[Generation]] = [[] for _ in range(policies)]
-    for numbers in _prompt_passes(prompts, sampling, policies):
+    for numbers in _prompt_passes(prompts, sampling, policies, padded=language_model.native is not None):
         tokens = generate(language_model, [prompts[n] for n in numbers], sampling, stack, seed, numbers)
         for policy, per_prompt in enumerate(tokens):
             for number, samples in zip(numbers, per_prompt, strict=True):
@@ -67,13 +67,19 @@ def as_completions(arrays: Mapping[str, np.ndarray]) -> list[tuple[int, ...]]:
     return [tuple(map(int, c)) for c in np.split(arrays["tokens"], np.cumsum(arrays["lengths"])[:-1])]
 
 
-def _prompt_passes(ids: Sequence[Sequence[int]], sampling: Sampling, policies: int) -> Iterator[list[int]]:
-    """Yields prompt numbers, similar lengths together."""
+def _prompt_passes(
+    ids: Sequence[Sequence[int]], sampling: Sampling, policies: int, padded: bool
+) -> Iterator[list[int]]:
+    """Yields prompt numbers, similar lengths together; equal lengths only where padding is not trusted.
+
+    Some models' own attention turns rows of padding into NaN, which spread to the tokens beside them.
+    """
     order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
     part: list[int] = []
     for number in order:
         rows = (len(part) + 1) * policies * sampling.samples
-        if part and rows * (len(ids[number]) + sampling.max_new_tokens) > TOKENS_PER_PASS:
+        unlike = bool(part) and not padded and len(ids[part[-1]]) != len(ids[number])
+        if part and (unlike or rows * (len(ids[number]) + sampling.max_new_tokens) > TOKENS_PER_PASS):
             yield part
             part = []
         part.append(number)
