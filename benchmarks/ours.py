@@ -77,6 +77,7 @@ def steps(
     seed: int,
     losses: list[list[float]],
     dtype: str = "float32",
+    device: str = "cpu",
 ) -> Callable[[Callable[[], None]], None]:
     """Returns a work that trains one policy per beta and pauses after each step; appends the losses [policies]."""
 
@@ -85,7 +86,7 @@ def steps(
             losses.append(record.loss.tolist())
             pause()
 
-        engine = Engine(Policy(model, tokenizer, dtype=dtype), seed=seed, device="cpu", on_step=on_step)
+        engine = Engine(Policy(model, tokenizer, dtype=dtype), seed=seed, device=device, on_step=on_step)
         engine.train("steps", data(pairs), loss, {"beta": np.array(betas)}, training)
 
     return work

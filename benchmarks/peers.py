@@ -47,13 +47,15 @@ def trl_trainer(
     precompute: bool = False,
     layers: Sequence[int] | None = None,
     copied: bool = True,
+    device: str = "cpu",
     callbacks: Sequence[Any] = (),
     losses: list[float] | None = None,
 ) -> Any:
-    """Returns a DPOTrainer in float32 and without gradient checkpointing, on its own copy of `model` unless told so.
+    """Returns a DPOTrainer without gradient checkpointing, on its own copy of `model` unless told so.
 
-    The adapter is made by the trainer, as its documentation advises: reference log-probs then come from the base with
-    adapters switched off. Pairs are taken in the given order.
+    It computes in the model's own precision: float32, or bfloat16 with float32 adapters. The adapter is made by the
+    trainer, as its documentation advises: reference log-probs then come from the base with adapters switched off. Pairs
+    are taken in the given order.
     """
     from datasets import Dataset
     from transformers.trainer_callback import PrinterCallback
@@ -82,8 +84,8 @@ def trl_trainer(
         max_length=None,
         precompute_ref_log_probs=precompute,
         gradient_checkpointing=False,
-        bf16=False,
-        use_cpu=True,
+        bf16=model.dtype == torch.bfloat16,
+        use_cpu=device == "cpu",
         train_sampling_strategy="sequential",
         dataloader_pin_memory=False,
         save_strategy="no",
@@ -167,7 +169,13 @@ def trl_sweep(
 
 
 def lean_steps(
-    model: Any, pairs: Sequence[Pair], steps: int, beta: float, start: Path, losses: list[float]
+    model: Any,
+    pairs: Sequence[Pair],
+    steps: int,
+    beta: float,
+    start: Path,
+    losses: list[float],
+    device: str = "cpu",
 ) -> Callable[[Callable[[], None]], None]:
     """Returns a work as `trl_steps`, by the loop a careful user writes.
 
@@ -178,11 +186,11 @@ def lean_steps(
     def work(pause: Callable[[], None]) -> None:
         from peft import get_peft_model
 
-        adapted = get_peft_model(copy.deepcopy(model), lora()).train()
+        adapted = get_peft_model(copy.deepcopy(model).to(device), lora()).train()
         load_start(adapted, start)
         parameters = [p for p in adapted.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE, betas=BETAS, weight_decay=0.0, fused=True)
-        ids, attention, completion = _padded(pairs)
+        ids, attention, completion = (x.to(device) for x in _padded(pairs))
         with torch.no_grad(), adapted.disable_adapter():
             reference = _log_probs(adapted.get_base_model(), ids, attention, completion)
         for _ in range(steps):
@@ -216,6 +224,7 @@ def greedy(model: Any, tokenizer: Any, prompts: Sequence[str], tokens: int) -> t
     """Returns token ids (stop token included, padding not) and texts of `generate()`'s most likely responses."""
     batch = tokenizer(list(prompts), return_tensors="pt", padding=True, padding_side="left")
     batch.pop("token_type_ids", None)
+    batch = batch.to(model.device)
     model.eval()
     with torch.no_grad():
         rows = model.generate(**batch, max_new_tokens=tokens, do_sample=False, pad_token_id=PAD)
@@ -242,6 +251,6 @@ def _log_probs(model: Any, ids: Tensor, attention: Tensor, completion: Tensor) -
     """Returns summed log-probs [rows] of the completion tokens."""
     states = model.model(input_ids=ids, attention_mask=attention, use_cache=False).last_hidden_state[:, :-1]
     scored, targets = completion[:, 1:], ids[:, 1:]
-    logits = model.lm_head(states[scored])
+    logits = model.lm_head(states[scored]).float()
     log_probs = -F.cross_entropy(logits, targets[scored], reduction="none")
-    return torch.zeros(scored.shape).masked_scatter(scored, log_probs).sum(1)
+    return torch.zeros(scored.shape, device=ids.device).masked_scatter(scored, log_probs).sum(1)

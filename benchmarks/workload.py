@@ -30,12 +30,25 @@ class Size:
     heads: int
     vocabulary: int
     tied: bool = False
+    key_heads: int | None = None  # None: as many as heads
+
+    def matrix_flops(self, tokens: int, predicted: int) -> int:
+        """Returns the floating-point operations of the frozen matrix products of one training step.
+
+        One product forward and one backward per matrix, two operations per weight and token; the output head works
+        for `predicted` tokens alone.
+        """
+        keys = self.width * (self.key_heads or self.heads) // self.heads
+        block = 2 * self.width * (self.width + keys) + 3 * self.width * self.inner
+        return 4 * (self.layers * block * tokens + self.width * self.vocabulary * predicted)
 
 
 SIZES = {
     "tiny": Size(2, 32, 64, 2, 96),
     "s": Size(6, 256, 688, 4, 2048),
     "m": Size(8, 512, 1376, 8, 8192, tied=True),
+    "l": Size(12, 768, 2048, 12, 49152, tied=True),
+    "xl": Size(22, 2048, 5632, 32, 32000, key_heads=4),
 }
 
 
@@ -59,7 +72,7 @@ def model(size: Size, seed: int = 0) -> Any:
         hidden_size=size.width,
         intermediate_size=size.inner,
         num_attention_heads=size.heads,
-        num_key_value_heads=size.heads,
+        num_key_value_heads=size.key_heads or size.heads,
         vocab_size=size.vocabulary,
         tie_word_embeddings=size.tied,
         max_position_embeddings=1024,

@@ -8,12 +8,14 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from benchmarks import ablation, common, decode, memory, oracle, startup, sweep, workload
+from benchmarks import ablation, common, decode, gpu, memory, oracle, startup, sweep, workload
 from benchmarks.common import Disagreement, Options, Row, Stretches, agree, interleaved, ratio
 
 ROOT = Path(__file__).parents[1]
@@ -138,7 +140,7 @@ def test_every_script_takes_quick_and_json(script: str) -> None:
 
 
 def test_the_scripts_are_known() -> None:
-    assert {"ablation", "decode", "memory", "oracle", "startup", "sweep"} <= set(SCRIPTS)
+    assert {"ablation", "decode", "gpu", "memory", "oracle", "startup", "sweep"} <= set(SCRIPTS)
 
 
 @pytest.mark.slow
@@ -260,3 +262,23 @@ def test_memory_of_a_tiny_model() -> None:
     pytest.importorskip("peft")
     assert memory.peak_bytes() > 1 << 20
     assert well_formed([memory.memory_row("tiny", policies=2, rounds=1, seed=0)])
+
+
+@pytest.mark.slow
+def test_the_accelerator_script_on_a_cpu() -> None:
+    """Its code runs anywhere; its figures mean something on an accelerator alone."""
+    pytest.importorskip("trl")
+    pytest.importorskip("peft")
+    [equal, _, top] = gpu.cases("tiny")
+    for case in (equal, top):
+        rows = gpu.step_rows(replace(case, prompt=(8, 10), response=(8, 10), device="cpu"), 2, 1, 0)
+        assert well_formed(rows) and [row.floor for row in rows[-2:]] == [None, None]
+    assert well_formed([gpu.decode_row("tiny", 2, 1, 0, "cpu")]) and gpu.bandwidth("cpu") > 1e8
+    if not torch.cuda.is_available():
+        assert gpu.measure(Options(quick=True)) == []
+
+
+def test_the_operations_of_a_step_by_hand() -> None:
+    """2 layers of width 4 and inner 8, two heads with one key head: q and o 16, k and v 8, MLP 3 x 32: 144 a layer."""
+    size = workload.Size(2, 4, 8, 2, 10, key_heads=1)
+    assert size.matrix_flops(tokens=3, predicted=1) == 4 * (2 * 144 * 3 + 40)
