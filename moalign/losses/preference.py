@@ -11,12 +11,12 @@ one device synchronisation per step, so `check_modpo_arguments` looks at them on
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
 from moalign.losses.arguments import check_plain_numbers, check_shapes
 from moalign.losses.log_probs import at_least_float32
+from moalign.losses.pairwise import dpo_logits, hinge, logistic, per_pair, weighted, with_margins
 
 
 def dpo(
@@ -43,18 +43,15 @@ def dpo(
 
     Source: arXiv 2305.18290, equation 7. Soft labels give the expectation of the loss over the label.
     """
-    check_shapes(
-        "dpo",
-        policy_chosen=(policy_chosen, "batch"),
-        policy_rejected=(policy_rejected, "batch"),
-        reference_chosen=(reference_chosen, "batch"),
-        reference_rejected=(reference_rejected, "batch"),
-        beta=(beta, ""),
-        labels=(labels, "batch"),
+    z = dpo_logits(
+        policy_chosen=policy_chosen,
+        policy_rejected=policy_rejected,
+        reference_chosen=reference_chosen,
+        reference_rejected=reference_rejected,
+        beta=beta,
     )
-    check_plain_numbers("dpo", beta=beta, label_smoothing=label_smoothing)
-    log_ratio = _log_ratio(policy_chosen, reference_chosen) - _log_ratio(policy_rejected, reference_rejected)
-    return _logistic(_per_pair(beta) * log_ratio, labels, label_smoothing)
+    check_shapes("dpo", policy_chosen=(policy_chosen, "batch"), labels=(labels, "batch"))
+    return logistic(z, labels, label_smoothing)
 
 
 def modpo(
@@ -100,8 +97,7 @@ def modpo(
         beta=beta,
     )
     check_shapes("modpo", policy_chosen=(policy_chosen, "batch"), labels=(labels, "batch"))
-    check_plain_numbers("modpo", label_smoothing=label_smoothing)
-    return _logistic(z, labels, label_smoothing)
+    return logistic(z, labels, label_smoothing)
 
 
 def modpo_hinge(
@@ -131,7 +127,7 @@ def modpo_hinge(
         margin_weights=margin_weights,
         beta=beta,
     )
-    return F.relu(1 - z)
+    return hinge(z)
 
 
 def modpo_logits(
@@ -179,9 +175,20 @@ def modpo_logits(
         beta=(beta, ""),
     )
     check_plain_numbers("modpo", beta=beta, trained_weight=trained_weight)
-    log_ratio = _log_ratio(policy_chosen, reference_chosen) - _log_ratio(policy_rejected, reference_rejected)
-    margin = _weighted(margin_weights, at_least_float32(margin_chosen) - at_least_float32(margin_rejected))
-    return (_per_pair(beta) * log_ratio - margin) / _per_pair(trained_weight)
+    z = dpo_logits(
+        policy_chosen=policy_chosen,
+        policy_rejected=policy_rejected,
+        reference_chosen=reference_chosen,
+        reference_rejected=reference_rejected,
+        beta=beta,
+    )
+    return with_margins(
+        z,
+        margin_chosen=margin_chosen,
+        margin_rejected=margin_rejected,
+        trained_weight=trained_weight,
+        margin_weights=margin_weights,
+    )
 
 
 def objective_reward(
@@ -201,7 +208,7 @@ def objective_reward(
     Source: arXiv 2310.03708, section 3.
     """
     collective = collective_reward(policy=policy, reference=reference, beta=beta)
-    return (collective - _weighted(margin_weights, at_least_float32(margins))) / _per_pair(trained_weight)
+    return (collective - weighted(margin_weights, at_least_float32(margins))) / per_pair(trained_weight)
 
 
 def collective_reward(
@@ -214,26 +221,4 @@ def collective_reward(
 
     Up to a prompt constant, in reward units. Equals `objective_reward` only when the trained objective has all weight.
     """
-    return _per_pair(beta) * _log_ratio(policy, reference)
-
-
-def _logistic(z: Tensor, labels: Tensor | None, label_smoothing: float) -> Tensor:
-    """Returns the expected -log sigmoid loss when `chosen` is the better one with the smoothed label's probability."""
-    if labels is None and label_smoothing == 0:
-        return -F.logsigmoid(z)
-    certain = 1.0 if labels is None else at_least_float32(labels)
-    better = (1 - label_smoothing) * certain + label_smoothing * (1 - certain)
-    return -better * F.logsigmoid(z) - (1 - better) * F.logsigmoid(-z)
-
-
-def _log_ratio(policy: Tensor, reference: Tensor) -> Tensor:
-    return at_least_float32(policy) - at_least_float32(reference)
-
-
-def _weighted(weights: Tensor, margins: Tensor) -> Tensor:
-    per_batch = at_least_float32(weights).unsqueeze(-2)  # [*stack, margins] -> [*stack, 1, margins]
-    return (per_batch * margins).sum(-1)
-
-
-def _per_pair(value: float | Tensor) -> float | Tensor:
-    return at_least_float32(value).unsqueeze(-1) if isinstance(value, Tensor) else value  # [*stack] -> [*stack, 1]
+    return per_pair(beta) * (at_least_float32(policy) - at_least_float32(reference))
