@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from moalign.cli.check import check
+from moalign.cli.data import data
 from moalign.cli.demo import demo
 from moalign.cli.doctor import doctor
 from moalign.cli.errors import Commands
@@ -31,6 +32,7 @@ app = typer.Typer(
 for command, panel in (
     (demo, "Start"),
     (init, "Start"),
+    (data, "Run"),
     (check, "Run"),
     (run, "Run"),
     (retry, "Run"),

@@ -12,11 +12,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from moalign.data.pairs import PreferencePairs, pairs_from_table, split_row
+from moalign.data.sources import check_choices, hub_table
 from moalign.data.tables import Table, read_table
-from moalign.errors import DataError, DefinitionError
+from moalign.errors import DataError
 
 HUB_NAME = "Anthropic/hh-rlhf"
 _OBJECTIVES = ("helpful", "harmless")
@@ -45,7 +46,10 @@ def hh_rlhf(
     Warns:
         DataWarning: rows were dropped.
     """
-    _check_choices(objective, split, source)
+    check_choices(
+        "hh_rlhf", objective=(objective, (*_OBJECTIVES, None)), split=(split, ("train", "test")),
+        source=(source, ("human", "ai_relabelled")),
+    )  # fmt: skip
     wanted = _OBJECTIVES if objective is None else (objective,)
     if folder is None:
         return _from_transcripts([(name, _hub_table(name, split, source)) for name in wanted])
@@ -107,30 +111,5 @@ def _from_transcripts(tables: Sequence[tuple[str, Table]]) -> PreferencePairs:
 def _hub_table(objective: str, split: str, source: str) -> Table:
     if source != "human":
         raise DataError(f"the hub has human labels only; for source={source!r} give folder=.")
-    import datasets
-
-    name = f"{HUB_NAME} {objective}-base {split}"
-    try:
-        rows: Any = datasets.load_dataset(HUB_NAME, data_dir=f"{objective}-base", split=split)
-    except Exception as error:  # which one depends on the versions of three network libraries
-        raise DataError(
-            f"{name} cannot be fetched ({type(error).__name__}: {error}). Without a network, give folder= a local copy:"
-            f" hh_rlhf({objective!r}, {split!r}, folder='path/to/hh-rlhf')."
-        ) from error
-    table = read_table(rows)
-    return Table(name=name, rows=table.rows, numbers=table.numbers, normalised=table.normalised)
-
-
-def _check_choices(objective: str | None, split: str, source: str) -> None:
-    choices = {
-        "objective": (objective, (*_OBJECTIVES, None)),
-        "split": (split, ("train", "test")),
-        "source": (source, ("human", "ai_relabelled")),
-    }
-    problems = [
-        f"{name} must be one of {', '.join(map(repr, known))}, got {value!r}."
-        for name, (value, known) in choices.items()
-        if value not in known
-    ]
-    if problems:
-        raise DefinitionError(problems, where="hh_rlhf")
+    call = f"hh_rlhf({objective!r}, {split!r}, folder='path/to/hh-rlhf')"
+    return hub_table(HUB_NAME, call, data_dir=f"{objective}-base", split=split)

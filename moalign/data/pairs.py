@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
@@ -21,20 +21,27 @@ import numpy as np
 from moalign.arrays import FloatArray
 from moalign.data.prompts import (
     Conversation,
-    DataReport,
     Prompt,
     canonical,
     check_prompt,
     content_hash,
-    mean_and_max,
     read_messages,
     read_prompt,
+)
+from moalign.data.report import (
+    DataReport,
+    contradictions,
+    label_balance,
+    lengths,
+    longer_preferred,
+    votes_per_user,
     warn_of_changes,
 )
 from moalign.data.tables import Table, as_text, cell, has_unreadable, read_table, short_repr
 from moalign.errors import DataError
 
 FEWEST_PAIRS = 2
+_SCORES = ("score_chosen", "score_rejected")
 _Messages = tuple[tuple[str, str], ...]
 
 
@@ -75,9 +82,10 @@ class PreferencePairs:
             check_prompt(prompt, f"prompt {i} (counted from 0)")
             if any(has_unreadable(as_text(reply, f"a reply of pair {i} (counted from 0)")) for reply in replies):
                 raise DataError(f"pair {i} (counted from 0) holds lone surrogates or NUL. Load it with load_pairs.")
-        if self.report == DataReport():
+        found = self.report
+        if not found.rows:
             found = DataReport(kind="pairs", sources=("memory",), rows=len(self), kept=len(self))
-            object.__setattr__(self, "report", _measured(found, self.prompts, self.chosen + self.rejected))
+        object.__setattr__(self, "report", replace(found, **_measured(self)))
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -104,7 +112,8 @@ def load_pairs(source: object, *, objective: str | None = None) -> PreferencePai
 
     Columns: `prompt` (may be absent if the replies are whole conversations), `chosen`, `rejected`; optional `label`
     (probability in [0, 1] that chosen is preferred; 1 when absent), `objective`, `user`, `margin`, `weight`. An
-    optional column is filled in every row or in none. Other columns are ignored.
+    optional column is filled in every row or in none. Where there is no `margin`, the difference of `score_chosen` and
+    `score_rejected` is one. Other columns are ignored.
 
     Args:
         source: path of a .jsonl, .json, .csv or .parquet file; pandas DataFrame; `datasets.Dataset`; list of
@@ -132,6 +141,11 @@ def pairs_from_table(table: Table, *, objective: str | None = None, unreadable: 
         objective: as for `load_pairs`.
         unreadable: rows that the caller dropped before, for the report.
     """
+    if "completion" in table.columns and "chosen" not in table.columns:
+        raise DataError(
+            f"{table.name}: this is the unpaired layout, with one completion per row. Read it with load_ratings, whose"
+            " pairs() compares completions of the same prompt."
+        )
     table.require("chosen", "rejected")
     if objective is not None and "objective" in table.columns:
         table = table.select(_rows_of(objective, [row.get("objective") for row in table.rows], table.name))
@@ -143,11 +157,11 @@ def pairs_from_table(table: Table, *, objective: str | None = None, unreadable: 
     report = DataReport(
         kind="pairs", sources=(table.name,), rows=len(pairs) + unreadable, kept=len(kept),
         duplicates=len(different) - len(kept), ties=len(pairs) - len(different), unreadable=unreadable,
-        contradictory=_contradictory(kept), normalised=table.normalised,
+        normalised=table.normalised,
     )  # fmt: skip
-    report = _measured(report, [p.prompt for p in kept], [reply for p in kept for reply in (p.chosen, p.rejected)])
-    warn_of_changes(report, dropped=report.rows - report.kept, normalised=report.normalised)
-    return _from_rows(kept, report)
+    found = _from_rows(kept, report)
+    warn_of_changes(found.report, dropped=report.rows - report.kept, normalised=report.normalised)
+    return found
 
 
 def split_row(row: Mapping[str, object]) -> tuple[Prompt, str, str]:
@@ -195,7 +209,8 @@ def _only_reply(turns: _Messages, column: str) -> str:
 
 
 def _read_rows(table: Table) -> list[_Pair]:
-    present = [name for name in ("label", "objective", "user", "margin", "weight") if name in table.columns]
+    optional = ("label", "objective", "user", "margin", "weight", *_SCORES)
+    present = [name for name in optional if name in table.columns]
     pairs, problems = [], []
     for i, row in enumerate(table.rows):
         try:
@@ -212,9 +227,18 @@ def _read_row(row: Mapping[str, object], present: Sequence[str]) -> _Pair:
         label=_number(row, "label", 0, 1) if "label" in present else 1.0,
         objective=_name(row, "objective") if "objective" in present else None,
         user=_name(row, "user") if "user" in present else None,
-        margin=_number(row, "margin", -math.inf, math.inf) if "margin" in present else None,
+        margin=_margin(row, present),
         weight=_number(row, "weight", 0, math.inf) if "weight" in present else None,
     )
+
+
+def _margin(row: Mapping[str, object], present: Sequence[str]) -> float | None:
+    if "margin" in present:
+        return _number(row, "margin", -math.inf, math.inf)
+    if not set(_SCORES) <= set(present):
+        return None
+    chosen, rejected = (_number(row, name, -math.inf, math.inf) for name in _SCORES)
+    return chosen - rejected
 
 
 def _name(row: Mapping[str, object], column: str) -> str:
@@ -251,15 +275,6 @@ def _rows_of(objective: str, found: Sequence[object], where: str) -> list[int]:
     return rows
 
 
-def _contradictory(pairs: Sequence[_Pair]) -> int:
-    directions: dict[object, set[bool]] = defaultdict(set)
-    for pair in pairs:
-        if pair.label != 0.5:
-            first_wins = (pair.label > 0.5) == (pair.chosen < pair.rejected)
-            directions[pair.prompt, pair.objective, frozenset((pair.chosen, pair.rejected))].add(first_wins)
-    return sum(len(found) == 2 for found in directions.values())
-
-
 def _from_rows(pairs: Sequence[_Pair], report: DataReport) -> PreferencePairs:
     prompts, chosen, rejected, labels, objective, user, margin, weight = zip(*pairs, strict=True)
     return PreferencePairs(
@@ -270,13 +285,19 @@ def _from_rows(pairs: Sequence[_Pair], report: DataReport) -> PreferencePairs:
     )  # fmt: skip
 
 
-def _measured(report: DataReport, prompts: Sequence[Prompt], replies: Sequence[str]) -> DataReport:
-    mean_prompt, max_prompt = mean_and_max(prompts)
-    mean_reply, max_reply = mean_and_max(replies)
-    return replace(
-        report, mean_prompt_characters=mean_prompt, max_prompt_characters=max_prompt,
-        mean_reply_characters=mean_reply, max_reply_characters=max_reply,
-    )  # fmt: skip
+def _measured(pairs: PreferencePairs) -> dict[str, Any]:
+    """Returns the fields of the report that follow from the content."""
+    objectives, users = pairs.objective or (None,) * len(pairs), pairs.user or (None,) * len(pairs)
+    contexts = zip(pairs.prompts, objectives, strict=True)
+    judged = zip(contexts, pairs.chosen, pairs.rejected, pairs.labels.tolist(), strict=True)
+    named = {"objective": dict(sorted(Counter(pairs.objective).items()))} if pairs.objective else {}
+    return {
+        **lengths(pairs.prompts, pairs.chosen + pairs.rejected),
+        **contradictions(judged, users),
+        **(votes_per_user(pairs.user) if pairs.user else {}),
+        "balance": {**named, **label_balance(pairs.labels)},
+        "longer_preferred": longer_preferred(pairs.chosen, pairs.rejected, pairs.labels),
+    }
 
 
 def _check_columns(pairs: PreferencePairs) -> None:

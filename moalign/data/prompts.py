@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias, final
 
+from moalign.data.report import DataReport, lengths, warn_of_changes
 from moalign.data.tables import Table, as_text, cell, has_unreadable, read_table
-from moalign.errors import DataError, DataWarning
+from moalign.errors import DataError
 
 _SPEAKERS = {"user": "Human", "assistant": "Assistant"}
 _OTHER_NAMES = {"human": "user", "prompter": "user", "gpt": "assistant", "bot": "assistant", "model": "assistant"}
@@ -57,46 +57,6 @@ class Conversation:
 
 
 Prompt: TypeAlias = str | Conversation
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class DataReport:
-    """What was read and what became of it. Lengths are in characters; prompts are measured as plain text."""
-
-    kind: str = "rows"  # "prompts" or "pairs"
-    sources: tuple[str, ...] = ()
-    rows: int = 0  # rows found
-    kept: int = 0  # rows in the result
-    duplicates: int = 0  # equal rows beyond the first: dropped from pairs, kept in prompts
-    ties: int = 0  # pairs dropped because both replies are the same text
-    contradictory: int = 0  # unordered pairs that are labelled in both directions; kept
-    unreadable: int = 0  # transcripts dropped because they are no pair of replies to one conversation
-    normalised: int = 0  # characters in the source that no tokenizer accepts, replaced by U+FFFD
-    mean_prompt_characters: float = 0.0
-    max_prompt_characters: int = 0
-    mean_reply_characters: float = 0.0
-    max_reply_characters: int = 0
-
-    def __str__(self) -> str:
-        counted = f"{self.kept:,}" if self.kept == self.rows else f"{self.kept:,} of {self.rows:,}"
-        head = f"{counted} {self.kind} from {', '.join(self.sources) or 'memory'}"
-        lengths = [f"prompts {self.mean_prompt_characters:,.0f} characters (at most {self.max_prompt_characters:,})"]
-        if self.max_reply_characters:
-            lengths.append(f"replies {self.mean_reply_characters:,.0f} (at most {self.max_reply_characters:,})")
-        return "; ".join([head, *self.remarks(), *lengths])
-
-    def remarks(self) -> list[str]:
-        """Returns the counts that are not zero, in words."""
-        fate = "dropped" if self.kind == "pairs" else "kept"
-        counts = {
-            f"duplicates {fate}": self.duplicates,
-            "pairs with equal replies dropped": self.ties,
-            "contradictory pairs kept": self.contradictory,
-            "unreadable transcripts dropped": self.unreadable,
-            "characters no tokenizer accepts replaced": self.normalised,
-        }
-        return [f"{count:,} {words}" for words, count in counts.items() if count]
 
 
 @final
@@ -216,24 +176,10 @@ def content_hash(*parts: Iterable[object]) -> str:
     return digest.hexdigest()
 
 
-def mean_and_max(texts: Iterable[object]) -> tuple[float, int]:
-    """Returns the mean and the largest length in characters of the texts, (0, 0) for none."""
-    lengths = [len(str(text)) for text in texts]
-    return (sum(lengths) / len(lengths), max(lengths)) if lengths else (0.0, 0)
-
-
-def warn_of_changes(report: DataReport, **changes: int) -> None:
-    """Warns once, with all counts of the report, if any of the named changes happened."""
-    if any(changes.values()):
-        source = ", ".join(report.sources)
-        warnings.warn(f"{source}: {', '.join(report.remarks())}.", DataWarning, stacklevel=3)
-
-
 def _report(texts: Sequence[Prompt], sources: tuple[str, ...], *, normalised: int) -> DataReport:
-    mean, longest = mean_and_max(texts)
     return DataReport(
         kind="prompts", sources=sources, rows=len(texts), kept=len(texts), normalised=normalised,
-        duplicates=len(texts) - len(Counter(texts)), mean_prompt_characters=mean, max_prompt_characters=longest,
+        duplicates=len(texts) - len(Counter(texts)), **lengths(texts),
     )  # fmt: skip
 
 

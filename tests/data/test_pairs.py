@@ -224,6 +224,20 @@ def test_report_lengths_are_of_the_kept_texts():
     assert (report.mean_reply_characters, report.max_reply_characters) == (5, 8)
 
 
+def test_scores_become_the_margin_where_there_is_none():
+    rows = [pair(score_chosen=8.5, score_rejected=6), pair("q", score_chosen="2", score_rejected=3)]
+    assert load_pairs(rows).margin.tolist() == [2.5, -1]
+    assert load_pairs([{**row, "margin": 1} for row in rows]).margin.tolist() == [1, 1], "a margin that is given counts"
+    assert load_pairs([pair(score_chosen=1), pair("q", score_chosen=2)]).margin is None
+    with pytest.raises(DataError, match="list row 1: column 'score_rejected' has no value"):
+        load_pairs([rows[0], pair("q", score_chosen=2, score_rejected=None)])
+
+
+def test_the_unpaired_layout_is_recognised():
+    with pytest.raises(DataError, match="unpaired layout.*Read it with load_ratings"):
+        load_pairs([{"prompt": "p", "completion": "x", "label": True}] * 2)
+
+
 def test_the_fingerprint_sees_every_column():
     base = [pair(label=1, user="a", margin=1, weight=1, objective="o"), pair("q", "x", "y", label=1, user="a", margin=1,
                                                                             weight=1, objective="o")]  # fmt: skip
