@@ -69,7 +69,8 @@ class Objective:
             if not affine:
                 raise DefinitionError(
                     f"objective {self.name!r} has preference pairs, and the log-odds of their labels per unit of the"
-                    " transformed reward are not known. State them: transformed(..., label_scale=...)."
+                    " transformed reward are not known. Measure them with"
+                    " moalign.rewards.label_scale(reward, pairs) and state them: transformed(..., label_scale=...)."
                 )
             label_scale = self.label_scale * (reward.scale if isinstance(reward, Standardize) else 1.0)
         return replace(self, reward=reward, label_scale=self.label_scale if label_scale is None else label_scale)

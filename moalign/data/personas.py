@@ -17,6 +17,7 @@ import numpy as np
 
 from moalign.arrays import BoolArray
 from moalign.data.comparisons import frozen
+from moalign.data.sources import hub_table
 from moalign.data.tables import Table, as_text, cell, read_table
 from moalign.errors import DataError, DefinitionError
 
@@ -127,13 +128,5 @@ def _refuse_absent(wanted: Sequence[str], found: object, where: str) -> None:
 
 
 def _hub_table(name: str) -> Table:
-    import datasets
-
-    try:
-        rows = datasets.load_dataset(HUB_NAME, data_files=f"persona/{name}.jsonl", split="train")
-    except Exception as error:  # which one depends on the versions of three network libraries
-        raise DataError(
-            f"{HUB_NAME} persona/{name}.jsonl cannot be fetched ({type(error).__name__}: {error}). Without a network, "
-            "give folder= a local copy."
-        ) from error
-    return read_table(rows)
+    call = f"personas([{name!r}], 'train', folder='path/to/persona')"
+    return hub_table(HUB_NAME, call, data_files=f"persona/{name}.jsonl", split="train")

@@ -19,8 +19,10 @@ from moalign.rewards.functions import negate as negate
 from moalign.rewards.functions import token_count as token_count
 from moalign.rewards.functions import word_count as word_count
 from moalign.rewards.implicit import ImplicitReward as ImplicitReward
+from moalign.rewards.label_scale import label_scale as label_scale
 from moalign.rewards.model import RewardModel as RewardModel
 from moalign.rewards.references import References as References
+from moalign.rewards.references import reference_responses as reference_responses
 from moalign.rewards.references import references as references
 from moalign.rewards.relative import Centre as Centre
 from moalign.rewards.relative import LogSigmoid as LogSigmoid
@@ -67,10 +69,12 @@ __all__ = [
     "WorstCase",
     "borda",
     "character_count",
+    "label_scale",
     "majority",
     "maximal_lottery",
     "negate",
     "quantiles",
+    "reference_responses",
     "references",
     "score",
     "standardize",

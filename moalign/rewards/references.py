@@ -9,14 +9,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import final
+from typing import TYPE_CHECKING, final
 
 import numpy as np
 
 from moalign.arrays import FloatArray
+from moalign.data.prompts import Prompt, load_prompts
 from moalign.errors import DefinitionError
 from moalign.rewards.score import Reward, reward_name, score
 from moalign.store.fingerprint import describe, fingerprint
+
+if TYPE_CHECKING:
+    from moalign.policy.model import Policy
 
 
 @final
@@ -71,11 +75,35 @@ class References:
         return {prompt: float(np.quantile(values, quantile)) for prompt, values in self.by_prompt.items()}
 
 
+def reference_responses(
+    policy: Policy, prompts: object, *, samples: int = 64, max_new_tokens: int = 64, seed: int = 0
+) -> tuple[list[Prompt], list[str]]:
+    """Returns (prompts, responses) sampled from a policy, one prompt per response: what `references` and fits take.
+
+    Args:
+        policy: the reference policy.
+        prompts: whatever `load_prompts` reads; repetitions count once.
+        samples: responses per prompt.
+        max_new_tokens: longest response, tokens.
+        seed: of the draw.
+
+    Raises:
+        ModelError: a prompt does not fit into the policy's context.
+    """
+    from moalign.policy.engine import Engine  # torch, which transforms of measured rewards do without
+    from moalign.policy.generate import Sampling
+
+    distinct = list(dict.fromkeys(load_prompts(prompts)))
+    sampling = Sampling(samples=samples, max_new_tokens=max_new_tokens)
+    drawn = Engine(policy, seed=seed).generate(distinct, sampling)[0]
+    return [prompt for prompt in distinct for _ in range(samples)], [generation.text for generation in drawn]
+
+
 def references(reward: Reward, prompts: Sequence[object], responses: Sequence[str]) -> References:
     """Returns the rewards of reference responses, grouped by prompt.
 
-    Give samples of the reference policy (64 per prompt make a good quantile), for every prompt that is to be trained
-    and evaluated on. One fixed answer per prompt, such as a refusal, makes a reference as well: use its mean.
+    Give samples of the reference policy (`reference_responses` draws them), for every prompt that is to be trained and
+    evaluated on. One fixed answer per prompt, such as a refusal, makes a reference as well: use its mean.
 
     Args:
         reward: what is measured; the transform must get the same one.

@@ -217,7 +217,9 @@ def test_a_transformed_objective_is_an_objective():
     assert isinstance(scaled.reward, Standardize) and scaled.pairs is pairs
     assert scaled.label_scale == 0.5 * 4, "one unit of the standardised reward is four of the old ones"
     assert given.transformed(lambda r: Centre(r, measured())).label_scale == 0.5
-    with pytest.raises(DefinitionError, match="objective 'n' has preference pairs.*State them"):
+    with pytest.raises(
+        DefinitionError, match="objective 'n' has preference pairs.*Measure them with moalign.rewards.label_scale"
+    ):
         given.transformed(lambda r: LogSigmoid(r, measured()))
     assert given.transformed(lambda r: LogSigmoid(r, measured()), label_scale=2).label_scale == 2
     with pytest.raises(DefinitionError, match="ImplicitReward is learned inside a study"):
