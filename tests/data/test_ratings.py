@@ -95,7 +95,7 @@ def test_comparisons_stay_within_a_user_and_by_default_within_a_prompt():
     assert alone.prompts is None and alone.comparisons("good").items[0] == ("", "a")
 
 
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 @given(st.lists(st.integers(0, 3), min_size=2, max_size=9), st.integers(1, 5), st.integers(0, 9))
 def test_a_draw_takes_as_many_as_asked_and_only_true_ones(values, most, seed):
     """Of n items with c_k ratings at level k there are (n^2 - sum c_k^2) / 2 ordered pairs."""

@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
@@ -92,6 +92,7 @@ def test_the_kind_of_a_file_is_told_by_its_columns(tmp_path):
         data_report([{"text": "a", "score": 1}])
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 1), st.integers(0, 3)), max_size=12))
 def test_contradictions_do_not_depend_on_the_order_of_rows_or_sides(rows):
     """Counted by brute force: an unordered pair with both directions among its votes."""

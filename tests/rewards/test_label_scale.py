@@ -37,7 +37,7 @@ def labelled(differences, labels, **columns):
     )  # fmt: skip
 
 
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 @given(st.lists(st.floats(-3, 3).filter(lambda d: abs(d) > 0.01), min_size=2, max_size=8), st.floats(0.05, 4))
 def test_labels_that_follow_the_model_give_back_its_scale(differences, scale):
     """With labels sigmoid(s d) the likelihood is greatest at s, whatever the differences."""

@@ -41,7 +41,7 @@ def test_log_and_and_or_of_the_worked_rows():
     assert s.linear([[3.0, -3.0], [0.0, 0.0]], [1, 1]).tolist() == [0, 0], "a plain sum cannot tell them apart"
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(REWARDS)
 def test_or_and_and_obey_de_morgan_and_or_is_at_least_the_likeliest(z):
     """OR(p) = 1 - AND(1 - p), and log(1 - sigmoid(z)) = log sigmoid(-z)."""
@@ -60,7 +60,7 @@ def test_or_of_hopeless_and_of_certain_events_keeps_its_digits_and_its_gradient(
     assert torch.isfinite(u.grad).all() and u.grad[0, 1] == 1
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(POSITIVE, st.floats(-6, 6))
 def test_the_generalised_mean_lies_between_its_limits_and_grows_with_the_power(values, power):
     values, weights = np.array(values), np.full(len(values), 1 / len(values))
@@ -95,7 +95,7 @@ def test_chebyshev_picks_the_middle_that_no_linear_weight_picks():
     assert s.smooth_chebyshev(points, [0.5, 0.5], [1, 1], 0.05) == pytest.approx([-0.5, -0.5, -0.3097], abs=5e-5)
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(st.lists(st.tuples(*[st.floats(-5, 5)] * 3), min_size=2, max_size=6), st.integers(0, 5))
 def test_every_pareto_point_is_chebyshev_optimal_for_its_own_weights(points, which):
     """With w proportional to 1 / (ideal - R) all shortfalls of R are equal, so a better point would dominate R."""
@@ -118,7 +118,7 @@ def test_augmentation_tells_a_weakly_efficient_tie_apart():
     assert plain.tolist() == pytest.approx([-0.9 - 0.05 * 3, -0.9 - 0.05 * 2])
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(REWARDS, st.floats(1e-3, 10))
 def test_smooth_chebyshev_is_within_mu_log_m_and_its_gradient_is_a_softmax(values, mu):
     count = len(values)
@@ -142,7 +142,7 @@ def test_ordered_means_cvar_and_the_fractional_atom():
     assert close(float(s.cvar([5.0, 9.0, 1.0], 0.5, [0.6, 0.3, 0.1])), (0.1 * 1 + 0.4 * 5) / 0.5)
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.lists(st.integers(-4, 4), min_size=3, max_size=3), min_size=2, max_size=6))
 def test_leximin_weights_order_points_as_leximin_does(points):
     """The order by sorted tuples is leximin's definition; multiples of 1 within a spread of 8 are exact."""

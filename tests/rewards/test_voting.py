@@ -44,7 +44,7 @@ def test_only_the_order_of_utilities_counts():
     assert maximal_lottery([[1e9, 1, 0], [0, 1, 0.5], [0, 1, 0.5]]).tolist() == pytest.approx([0, 1, 0])
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(PROFILES)
 def test_no_alternative_beats_the_lottery_and_a_linear_programme_finds_no_better(profile):
     """The value of the symmetric game is 0: max v with p M >= v has the optimum 0, which the lottery reaches."""
@@ -59,7 +59,7 @@ def test_no_alternative_beats_the_lottery_and_a_linear_programme_finds_no_better
     assert game.x[4] == pytest.approx(0, abs=1e-9)
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(PROFILES, st.permutations(range(4)))
 def test_no_rule_cares_about_the_order_of_alternatives(profile, order):
     profile = np.array(profile)
@@ -67,7 +67,7 @@ def test_no_rule_cares_about_the_order_of_alternatives(profile, order):
         assert rule(profile[:, order]) == pytest.approx(rule(profile)[list(order)], abs=1e-9)
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(PROFILES)
 def test_a_condorcet_winner_wins_and_copies_of_people_change_nothing(profile):
     scores, lottery = majority(profile), maximal_lottery(profile)
