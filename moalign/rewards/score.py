@@ -85,8 +85,10 @@ def check_inside(reward: object) -> None:
 
 
 def reward_name(reward: object) -> str:
-    """Returns the name of a function, or of the class of any other callable."""
-    return str(getattr(reward, "__name__", type(reward).__name__))
+    """Returns the name of a function, or of the class of any other callable with what it wraps."""
+    name = str(getattr(reward, "__name__", type(reward).__name__))
+    inner = getattr(reward, "reward", None)
+    return name if inner is None or not callable(inner) else f"{name}({reward_name(inner)})"
 
 
 def _call(reward: Reward, prompts: list[str], responses: list[str], columns: Mapping[str, Sequence[object]]) -> object:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -84,8 +85,9 @@ def test_a_concave_mean_keeps_every_supported_point():
 
 
 @pytest.mark.parametrize("reach", Reach)
-def test_each_reach_is_a_sentence(reach):
+def test_each_reach_is_a_sentence_that_the_documentation_repeats(reach):
     assert reach.value.endswith(".") and len(reach.value) < 120
+    assert reach.value in (Path(__file__).parents[2] / "docs" / "rewards.md").read_text(encoding="utf-8")
 
 
 def test_fair_means_have_one_point_and_others_go_to_extremes():
