@@ -1,21 +1,31 @@
 """The exact oracle for many weight vectors: moalign against a loop in numpy and written-out sums in chunks.
 
 All give the expected rewards and the KL of every optimum, means over prompts; they must agree, or nothing is timed.
+Further rows: a fine regular lattice, which has a form of its own; the distance to float64; the memory that 10^5 weight
+vectors need; and, where there is an accelerator, the same work on it.
 """
 
 from __future__ import annotations
 
+import subprocess
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
 from benchmarks.common import Options, Row, agree, interleaved, parse, ratio, run
+from benchmarks.memory import peak_bytes
 
 WEIGHTS, PROMPTS, CANDIDATES, BETA = 1000, 256, 64, 0.1
 CHUNK = 32  # weight vectors whose probabilities are held at once by the written-out form
 LOOP = "numpy, one weight vector after another"
 EINSUM = f"torch einsum, {CHUNK} weight vectors at once"
 FLOORS = {LOOP: 4.0, EINSUM: 2.0}
+TOLERANCE = 2e-6  # reward units and nats
+MEMORY = 64 * 2**20  # bytes
+MANY = 100_000
+SIDE = 300  # of the lattice: 45,451 weight vectors
+LOOP_SHARE = 500  # weight vectors of them that the numpy loop really does; it does them one by one
 
 
 def numpy_loop(rewards: Any, log_base: Any, weights: Any, beta: float) -> tuple[Any, Any]:
@@ -53,15 +63,9 @@ def chunked_einsum(rewards: Any, log_base: Any, weights: Any, beta: float) -> tu
 
 def oracle_rows(objectives: int, rounds: int, seed: int, weights: int = WEIGHTS, prompts: int = PROMPTS) -> list[Row]:
     """Returns moalign's oracle against both peers."""
-    import torch
-
     from moalign.oracle import oracle
 
-    draw = torch.Generator().manual_seed(seed)
-    rewards = torch.randn(prompts, CANDIDATES, objectives, generator=draw)
-    log_base = torch.randn(prompts, CANDIDATES, generator=draw).log_softmax(-1)
-    w = torch.rand(weights, objectives, generator=draw) + 0.01
-    w = w / w.sum(1, keepdim=True)
+    rewards, log_base, w = problem(seed, weights, objectives, prompts)
     arrays = rewards.numpy(), log_base.numpy(), w.numpy()
     works: dict[str, Callable[[], Any]] = {
         "moalign": lambda: oracle(rewards, w, BETA, log_base=log_base, per_prompt=False),
@@ -79,13 +83,123 @@ def oracle_rows(objectives: int, rounds: int, seed: int, weights: int = WEIGHTS,
     return [ratio(what, peer, seconds[peer], seconds["moalign"], floor) for peer, floor in FLOORS.items()]
 
 
+def problem(seed: int, weights: int, objectives: int = 3, prompts: int = PROMPTS) -> tuple[Any, Any, Any]:
+    """Returns normal rewards, base log-probabilities and random weights."""
+    import torch
+
+    draw = torch.Generator().manual_seed(seed)
+    rewards = torch.randn(prompts, CANDIDATES, objectives, generator=draw)
+    log_base = torch.randn(prompts, CANDIDATES, generator=draw).log_softmax(-1)
+    w = torch.rand(weights, objectives, generator=draw) + 0.01
+    return rewards, log_base, w / w.sum(1, keepdim=True)
+
+
+def lattice_row(rounds: int, seed: int, side: int = SIDE) -> Row:
+    """Returns the row of a regular lattice over three objectives; the loop is timed on some weights and scaled up."""
+    import torch
+
+    from moalign.oracle import oracle
+    from moalign.weights import grid
+
+    rewards, log_base, _ = problem(seed, 1)
+    w = torch.as_tensor(grid(3, side)).float()
+    some = w[:: -(-len(w) // LOOP_SHARE)].contiguous()
+    works: dict[str, Callable[[], Any]] = {
+        "moalign": lambda: oracle(rewards, w, BETA, log_base=log_base, per_prompt=False),
+        LOOP: lambda: numpy_loop(rewards.numpy(), log_base.numpy(), some.numpy(), BETA),
+    }
+    mine, (expected, kl) = works["moalign"](), works[LOOP]()
+    step = -(-len(w) // LOOP_SHARE)
+    agree("rewards on the lattice", mine.rewards[::step].flatten().tolist(), expected.flatten().tolist(), 1e-4)
+    agree("KL on the lattice", mine.kl[::step].tolist(), kl.tolist(), 1e-4)
+    what = f"oracle on a regular lattice, 3 objectives, {len(w)} weight vectors, {PROMPTS} x {CANDIDATES} candidates"
+    print(f"{what} (the loop: {len(some)} of them):", file=sys.stderr)
+    seconds = interleaved(works, rounds)
+    return ratio(what, LOOP, seconds[LOOP], seconds["moalign"], 12.0, share=len(w) / len(some))
+
+
+def precision_row(seed: int) -> Row:
+    """Returns how many times nearer to float64 than promised rewards and KL are; low and high over problems."""
+    import torch
+
+    from moalign.oracle import oracle
+
+    errors = []
+    for objectives in (2, 3, 5):
+        rewards, log_base, w = problem(seed, WEIGHTS, objectives)
+        single, double = (
+            oracle(rewards.to(t), w.to(t), BETA, log_base=log_base.to(t), per_prompt=False)
+            for t in (torch.float32, torch.float64)
+        )
+        pairs = ((single.rewards, double.rewards), (single.kl, double.kl))
+        errors.append(max(float((a - b).abs().max()) for a, b in pairs))
+        print(f"largest difference to float64, {objectives} objectives: {errors[-1]:.1e}", file=sys.stderr)
+    return ratio("oracle, float32 against float64", f"{TOLERANCE:g}", [TOLERANCE] * 3, errors, 1.0)
+
+
+def extra_bytes(seed: int, weights: int) -> int:
+    """Returns what the oracle adds to the peak memory of this process, its result included."""
+    from moalign.oracle import oracle
+
+    rewards, log_base, w = problem(seed, weights)
+    oracle(rewards[:2], w[:2], BETA, log_base=log_base[:2], per_prompt=False)  # libraries load on first use
+    before = peak_bytes()
+    oracle(rewards, w, BETA, log_base=log_base, per_prompt=False)
+    return peak_bytes() - before
+
+
+def memory_row(rounds: int, seed: int, weights: int = MANY) -> Row:
+    """Returns the row of the memory for many weights, each round in a process of its own."""
+    code = f"from benchmarks.oracle import extra_bytes; print(extra_bytes({seed}, {weights}))"
+    found = []
+    for _ in range(rounds):
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        found.append(max(1.0, float(done.stdout)))
+        print(f"extra memory for {weights} weight vectors: {found[-1] / 2**20:.0f} MB", file=sys.stderr)
+    what = f"extra memory of the oracle, {weights} weight vectors, {PROMPTS} x {CANDIDATES} candidates"
+    return ratio(what, "64 MB", [MEMORY] * rounds, found, 1.0)
+
+
+def accelerator_rows(rounds: int, seed: int) -> list[Row]:
+    """Returns the row of the accelerator against the numpy loop of the same machine; none without one. Wall time."""
+    import torch
+
+    from moalign.oracle import oracle
+
+    if not torch.cuda.is_available():
+        return []
+    rewards, log_base, w = problem(seed, MANY)
+    on_device = [t.cuda() for t in (rewards, log_base, w)]
+
+    def ours() -> None:
+        oracle(on_device[0], on_device[2], BETA, log_base=on_device[1], per_prompt=False)
+        torch.cuda.synchronize()
+
+    def wall(work: Callable[[], object]) -> float:
+        start = time.perf_counter()
+        work()
+        return time.perf_counter() - start
+
+    works = {"moalign": ours, LOOP: lambda: numpy_loop(*(t.numpy() for t in (rewards, log_base, w[:LOOP_SHARE])), BETA)}
+    seconds = interleaved(works, rounds, clock=wall)
+    name = torch.cuda.get_device_name()
+    what = f"oracle on {name}, 3 objectives, {MANY} weight vectors, {PROMPTS} x {CANDIDATES} candidates"
+    # per weight, prompt and candidate: M multiply-adds for the score, one exponential, M + 1 multiply-adds for the sums
+    terms = MANY * PROMPTS * CANDIDATES
+    print(f"  {terms * 15 / min(seconds['moalign']) / 1e12:.2f} TFLOP/s in float32, {terms:.1e} terms", file=sys.stderr)
+    return [ratio(what, LOOP, seconds[LOOP], seconds["moalign"], 50.0, share=MANY / LOOP_SHARE)]
+
+
 def measure(options: Options) -> list[Row]:
     """Returns all rows."""
     import torch
 
     torch.set_num_threads(options.threads)
     repeats = options.repeats(7, 25)
-    return [row for objectives in (2, 3, 5) for row in oracle_rows(objectives, repeats, options.seed)]
+    rows = [row for objectives in (2, 3, 5) for row in oracle_rows(objectives, repeats, options.seed)]
+    rows += [lattice_row(options.repeats(3, 9), options.seed), precision_row(options.seed)]
+    rows += [memory_row(options.repeats(1, 3), options.seed), *accelerator_rows(options.repeats(3, 9), options.seed)]
+    return rows
 
 
 if __name__ == "__main__":

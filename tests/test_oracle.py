@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from moalign.errors import DefinitionError
-from moalign.oracle import gain_share, kl_target, oracle, policy_values, regret
+from moalign.oracle import attention, gain_share, kl_target, lattice, oracle, policy_values, regret
 from moalign.oracle.candidates import candidates, checked_weights
 from moalign.oracle.tilt import Tilter
 from moalign.weights import grid
@@ -259,6 +259,99 @@ def test_chunks_change_nothing(chunk):
     whole, parts = oracle(rewards, weights, beta, **options), oracle(rewards, weights, beta, chunk=chunk, **options)
     for name in ("rewards", "kl", "value", "log_z", "jacobian", "prompt_rewards", "prompt_kl", "prompt_ess"):
         torch.testing.assert_close(getattr(parts, name), getattr(whole, name), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("beta", [0.003, 0.4, 60.0])
+def test_means_alone_agree_with_means_of_prompts(beta):
+    """More prompts than are handled at once, with padding, judges' values, and tilts of all sizes."""
+    rewards, log_base = problem(4, prompts=300, count=9)
+    mask = torch.ones(300, 9, dtype=torch.bool)
+    mask[::3, 5:] = False
+    arguments = {"log_base": log_base, "mask": mask, "values": rewards.square()}
+    weights = torch.as_tensor(grid(3, 4))
+    means = oracle(rewards, weights, beta, per_prompt=False, **arguments)
+    full = oracle(rewards, weights, beta, **arguments)
+    for name in ("rewards", "kl", "value", "log_z", "values"):
+        torch.testing.assert_close(getattr(means, name), getattr(full, name), rtol=1e-12, atol=1e-12)
+
+
+def test_without_the_fused_kernel_the_numbers_are_the_same(monkeypatch):
+    """Builds without it, and accelerators, take the written-out form, here in pieces of two queries."""
+    rewards, log_base = problem(5, prompts=6, count=11)
+    weights = torch.as_tensor(grid(3, 3))
+    fused = oracle(rewards, weights, 0.2, log_base=log_base, want_jacobian=True)
+    monkeypatch.setattr(attention, "_cpu_kernel", lambda dtype: None)
+    monkeypatch.setattr(attention, "SCORES_ON_CPU", 2 * 6 * 11)
+    plain = oracle(rewards, weights, 0.2, log_base=log_base, want_jacobian=True)
+    for name in ("rewards", "kl", "value", "jacobian", "prompt_log_z"):
+        torch.testing.assert_close(getattr(plain, name), getattr(fused, name), rtol=0, atol=1e-12)
+
+
+def test_a_kernel_of_another_meaning_is_not_used(monkeypatch):
+    """An operator of the same name that divides scores by two is found out by the probe."""
+
+    class Halving:
+        def _scaled_dot_product_flash_attention_for_cpu(self, queries, keys, content, *rest, scale):
+            averages, log_z = attention.written_out(queries[0, 0] / 2, keys[:, 0], content[:, 0])
+            return averages[:, None], log_z
+
+    monkeypatch.setattr(torch.ops, "aten", Halving())
+    attention._cpu_kernel.cache_clear()
+    assert attention._cpu_kernel(torch.float32) is None
+    monkeypatch.undo()
+    attention._cpu_kernel.cache_clear()
+
+
+def test_products_are_not_rounded_to_tf32():
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        with attention._full_precision():
+            assert torch.get_float32_matmul_precision() == "highest"
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+def test_a_fine_lattice_has_a_form_of_its_own(dtype, monkeypatch):
+    """101 x 102 / 2 weights in shuffled order, impossible candidates, judges: equal to attention to the last digits."""
+    monkeypatch.setattr(lattice, "FEWEST_WEIGHTS", 1000)
+    rewards, log_base = problem(6, prompts=20, count=12)
+    log_base[3, :5] = OFF
+    weights = torch.as_tensor(grid(3, 100))[torch.randperm(5151, generator=torch.Generator().manual_seed(0))]
+    given = {"log_base": log_base.to(dtype), "values": rewards.to(dtype).square(), "per_prompt": False}
+    assert lattice.lattice_of(weights.to(dtype)).g == 100
+    quick = oracle(rewards.to(dtype), weights.to(dtype), 0.1, **given)
+    slow = oracle(rewards.to(dtype), weights.to(dtype), 0.1, chunk=700, **given)  # a stated chunk asks for attention
+    tolerance = 1e-11 if dtype is F64 else 3e-5
+    for name in ("rewards", "kl", "value", "values"):
+        torch.testing.assert_close(getattr(quick, name), getattr(slow, name), rtol=tolerance, atol=tolerance)
+    assert not torch.equal(quick.kl, slow.kl)  # two ways of computing, not one
+
+
+def test_what_is_no_whole_lattice_is_not_taken_for_one(monkeypatch):
+    monkeypatch.setattr(lattice, "FEWEST_WEIGHTS", 10)
+    weights = torch.as_tensor(grid(3, 20))
+    assert lattice.lattice_of(weights) is not None
+    assert lattice.lattice_of(weights[1:]) is None
+    repeated, moved = weights.clone(), weights.clone()
+    repeated[0], moved[0] = weights[1], weights[0] + torch.tensor([-1e-9, 1e-9, 0.0])
+    assert lattice.lattice_of(repeated) is None and lattice.lattice_of(moved) is None
+    steep = candidates(torch.randn(2, 3, 3, generator=torch.Generator().manual_seed(0), dtype=F64))
+    assert lattice.lattice_means(steep, lattice.lattice_of(weights), 1e-6) is None
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an accelerator")
+def test_an_accelerator_gives_the_same_numbers():
+    generator = torch.Generator().manual_seed(0)
+    rewards = torch.randn(64, 64, 3, generator=generator)
+    weights = torch.as_tensor(grid(3, 40)).float()
+    near = oracle(rewards, weights, 0.1, want_jacobian=True)
+    far = oracle(rewards.cuda(), weights.cuda(), 0.1, want_jacobian=True)
+    for name in ("rewards", "kl", "value", "jacobian"):
+        torch.testing.assert_close(getattr(far, name).cpu(), getattr(near, name), rtol=1e-5, atol=2e-5)
 
 
 def test_per_prompt_fields_can_be_left_out():

@@ -19,9 +19,10 @@ from torch import Tensor
 
 from moalign.arrays import FloatArray
 from moalign.oracle.candidates import Candidates, candidates, checked_weights
+from moalign.oracle.lattice import lattice_means, lattice_of
 from moalign.oracle.samples import Squarer, Squares, candidate_limited
 from moalign.oracle.samples import corrected as without_bias
-from moalign.oracle.tilt import Tilt, Tilter, chunks
+from moalign.oracle.tilt import MeanTilt, Tilt, Tilter, chunks
 
 
 @final
@@ -83,7 +84,7 @@ def oracle(
         corrected: take off the leading finite-sample bias of rewards, values and log Z. Valid while weights are not
             candidate-limited; it does not rescue saturated tilts. KL and value follow; the Jacobian stays as it is.
         per_prompt: keep the `prompt_` fields, prompts x weights numbers each.
-        chunk: weights handled at once; None bounds weights x prompts x candidates near four million.
+        chunk: weights handled at once; None bounds the results held at once near two million numbers.
 
     Raises:
         DefinitionError: lists shapes that do not fit, numbers that are not finite, beta that is not positive, and
@@ -94,11 +95,19 @@ def oracle(
     """
     given = candidates(rewards, log_base=log_base, mask=mask, values=values)
     w, strength = checked_weights(given, weights, beta=beta)
+    means_only = not (per_prompt or want_jacobian or want_ess or corrected)
+    quick = _on_lattice(given, w, strength) if means_only and chunk is None else None
+    if quick is not None:
+        found = _mean_expectations(given, quick, w, strength)
+        return OracleResult(weights=w, beta=strength, reference_rewards=given.centre.mean(0), **found)
     tilter = Tilter(given, covariance=want_jacobian)
     squarer = Squarer(given) if want_ess or corrected else None
     parts = []
-    for some in chunks(len(w), given, chunk, covariance=want_jacobian):
+    for some in chunks(len(w), given, chunk, covariance=want_jacobian, means=means_only):
         queries = w[some] / strength[some, None]
+        if means_only:
+            parts.append(_mean_expectations(given, tilter.means(queries), w[some], strength[some]))
+            continue
         tilt, found = tilter(queries), {}
         if squarer is not None:
             squares = squarer(queries, tilt)
@@ -107,6 +116,12 @@ def oracle(
         found |= _expectations(given, tilt, w[some], strength[some])
         parts.append(found if per_prompt else {name: v for name, v in found.items() if not name.startswith("prompt_")})
     return OracleResult(weights=w, beta=strength, reference_rewards=given.centre.mean(0), **_joined(parts))
+
+
+def _on_lattice(given: Candidates, weights: Tensor, beta: Tensor) -> MeanTilt | None:
+    """Returns the means of all tilts if the weights are a fine regular lattice with one beta, else None."""
+    lattice = lattice_of(weights) if bool((beta == beta[0]).all()) else None
+    return None if lattice is None else lattice_means(given, lattice, float(beta[0]))
 
 
 def _joined(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -134,6 +149,20 @@ def _expectations(given: Candidates, tilt: Tilt, weights: Tensor, beta: Tensor) 
     if tilt.covariance is not None:
         found["jacobian"] = tilt.covariance.mean(0) / beta[:, None, None]
     return found
+
+
+def _mean_expectations(given: Candidates, mean: MeanTilt, weights: Tensor, beta: Tensor) -> dict[str, Tensor]:
+    """Returns the same without the `prompt_` fields."""
+    centre = given.centre.mean(0)
+    found = {
+        "rewards": mean.rewards + centre,
+        "kl": mean.kl,
+        "log_z": mean.log_z + (weights / beta[:, None]) @ centre,
+        "value": beta * mean.log_z + weights @ centre,
+    }
+    if given.values.shape[-1]:
+        found["values"] = mean.values + given.value_centre.mean(0)
+    return {name: value.to(weights) for name, value in found.items()}
 
 
 def _reliability(given: Candidates, tilt: Tilt, squares: Squares) -> dict[str, Tensor]:

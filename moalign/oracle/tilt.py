@@ -1,13 +1,12 @@
 """Exponential tilts of candidate sets, for many weight vectors at once.
 
 A tilt reweighs base probabilities p0 by exp(query . reward), query = weights / beta. As a function of the query it is
-softmax attention: keys are (reward, log p0), queries are (query, 1), values are what is to be averaged. A fused
-attention kernel therefore evaluates all weights for all prompts without ever storing a probability.
+softmax attention: keys are (reward, log p0), queries are (query, 1), values are what is to be averaged, and the
+log-sum-exp is log Z. A fused kernel therefore evaluates all weights for all prompts without ever storing a probability.
 """
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple, final
 
 import torch
@@ -15,13 +14,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from moalign.errors import DefinitionError
+from moalign.oracle.attention import attention
 from moalign.oracle.candidates import Candidates
 
-CHUNK_ELEMENTS = 4_000_000  # weights x prompts x candidates handled at once
+CHUNK_ELEMENTS = 1 << 21  # weights x prompts x width of the results held at once: 8 MiB in float32
+WRITTEN_ELEMENTS = 1 << 21  # weights x prompts x candidates of the form that stores probabilities
+PROMPTS_AT_ONCE = 256  # where only means are asked for: keeps chunks of weights long, which the kernel likes
 IMPOSSIBLE = -1e4  # a finite log-probability whose exponential is zero: -inf times a padded zero would be NaN
 SMALL_REACH = 0.1  # largest |query . reward| below which log Z is so near zero that absolute rounding would show
 LARGE_REACH = 1e3  # and above which an impossible candidate could be mistaken for a possible one
-EXPONENT_SHARE = 0.7  # of the dtype's exponent range that log Z may take before the sink's probability underflows
+WIDTH = 8  # numbers per key: fused kernels want equal, even head sizes
 
 
 class Tilt(NamedTuple):
@@ -34,89 +36,132 @@ class Tilt(NamedTuple):
     covariance: Tensor | None  # [prompts, weights, objectives, objectives]
 
 
+class MeanTilt(NamedTuple):
+    """The same, averaged over prompts in float64."""
+
+    rewards: Tensor  # [weights, objectives]
+    values: Tensor  # [weights, judged]
+    log_z: Tensor  # [weights]
+    kl: Tensor  # [weights]
+
+
 @final
 class Tilter:
     """Tilts one set of candidates by any queries.
 
-    The fused kernel does the work. Where it would lose digits, which is for very small and very large tilts, its
-    result is replaced by the written-out form.
+    Attention does the work. Where it would lose digits, which is for very small and very large tilts, its result is
+    replaced by a form that keeps them.
     """
 
     def __init__(self, candidates: Candidates, *, covariance: bool = False) -> None:
         self._candidates = candidates
         self._covariance = covariance
-        self._fused = _Fused(candidates, covariance)
+        self._attending = _Attending(candidates, covariance)
         self._extent = candidates.rewards.abs().amax((0, 1))  # [objectives]
-        self._largest_log_z = -EXPONENT_SHARE * math.log(torch.finfo(self._extent.dtype).tiny)
 
     def __call__(self, queries: Tensor) -> Tilt:
         """Returns the tilts by `queries` [weights, objectives], in their order."""
-        reach = queries.abs() @ self._extent  # [weights], bounds every |query . reward|
-        tilt = self._fused(queries)
-        # written so that an overflowed (infinite or NaN) log Z counts as inexact
-        exact = (reach >= SMALL_REACH) & (reach <= LARGE_REACH) & (tilt.log_z.amax(0) <= self._largest_log_z)
-        others = (~exact).nonzero().flatten()
-        if len(others):
-            written_out = _written_out(self._candidates, queries[others], self._covariance)
-            for field, better in zip(tilt, written_out, strict=True):
-                if field is not None and better is not None:
-                    field[:, others] = better
+        tilt, others = self._attending(queries), self._inexact(queries)
+        for some in self._written_chunks(others):
+            better = _written_out(self._candidates, queries[some], self._covariance)
+            for field, digits in zip(tilt, better, strict=True):
+                if field is not None and digits is not None:
+                    field[:, some] = digits
         return tilt
 
+    def means(self, queries: Tensor) -> MeanTilt:
+        """Returns the means over prompts of the tilts by `queries` [weights, objectives], without the covariance."""
+        mean, others = self._attending.means(queries), self._inexact(queries)
+        for some in self._written_chunks(others):
+            better = _written_out(self._candidates, queries[some], False)
+            for field, digits in zip(mean, better[:4], strict=True):
+                field[some] = digits.mean(0, dtype=torch.float64)
+        return mean
 
-def chunks(weights: int, candidates: Candidates, chunk: int | None, *, covariance: bool = False) -> list[slice]:
-    """Returns slices of the weights to tilt by at once, each `chunk` long or short enough for four million numbers.
+    def _inexact(self, queries: Tensor) -> Tensor:
+        """Returns the positions of the queries for which attention would lose digits."""
+        reach = queries.abs() @ self._extent  # [weights], bounds every |query . reward|
+        return (~((reach >= SMALL_REACH) & (reach <= LARGE_REACH))).nonzero().flatten()
+
+    def _written_chunks(self, positions: Tensor) -> tuple[Tensor, ...]:
+        prompts, count, objectives = self._candidates.rewards.shape
+        each = prompts * count * (objectives if self._covariance else 1)
+        return torch.split(positions, max(1, WRITTEN_ELEMENTS // each)) if len(positions) else ()
+
+
+def chunks(
+    weights: int, candidates: Candidates, chunk: int | None, *, covariance: bool = False, means: bool = False
+) -> list[slice]:
+    """Returns slices of the weights to tilt by at once, each `chunk` long or short enough for two million numbers.
+
+    Args:
+        weights: how many there are.
+        candidates: what is tilted.
+        chunk: length of the slices; None bounds the memory of the results.
+        covariance: whether second moments are computed, too.
+        means: whether only means over prompts are asked for, so that prompts can be taken in turns.
 
     Raises:
         DefinitionError: a chunk below 1.
     """
     if chunk is not None and chunk < 1:
         raise DefinitionError(f"chunk must be at least 1 weight vector, got {chunk}.")
-    prompts, count, objectives = candidates.rewards.shape
-    step = chunk or max(1, CHUNK_ELEMENTS // (prompts * count * (objectives if covariance else 1)))
+    prompts, _, objectives = candidates.rewards.shape
+    moments = objectives * objectives if covariance else 0
+    width = objectives + 1 + candidates.values.shape[-1] + moments
+    at_once = min(prompts, PROMPTS_AT_ONCE) if means else prompts
+    step = chunk or max(1, CHUNK_ELEMENTS // (at_once * _padded(width)))
     return [slice(start, start + step) for start in range(0, weights, step)]
 
 
-class _Fused:
-    """The fused form, with one extra candidate that makes log Z readable.
-
-    This sink has logit 0 and so probability 1 / (1 + Z). Rewards are centred, hence Z >= 1 by Jensen's inequality, the
-    sink never takes more than half, and both Z and the averages over the real candidates keep all their digits.
-    """
+class _Attending:
+    """Candidates laid out as keys and contents of attention."""
 
     def __init__(self, candidates: Candidates, covariance: bool) -> None:
         rewards, values = candidates.rewards, candidates.values
         self.objectives, self.judged = rewards.shape[-1], values.shape[-1]
         self.pairs = torch.triu_indices(self.objectives, self.objectives, device=rewards.device) if covariance else None
-        columns = [rewards, rewards.new_zeros(*rewards.shape[:2], 1), values]
+        columns = [rewards, values]
         if self.pairs is not None:
             columns.append(rewards[..., self.pairs[0]] * rewards[..., self.pairs[1]])
-        content = F.pad(torch.cat(columns, -1), (0, 0, 0, 1))  # [prompts, candidates + 1, columns]
-        content[:, -1, self.objectives] = 1  # what the sink receives is its probability
-        log_base = candidates.log_base.clamp_min(IMPOSSIBLE)[..., None]
-        keys = F.pad(torch.cat([rewards, log_base], -1), (0, 0, 0, 1))
-        width = -(-max(keys.shape[-1], content.shape[-1]) // 16) * 16  # fused kernels want equal, even head sizes
-        self.keys = F.pad(keys, (0, width - keys.shape[-1]))[:, None]  # [prompts, 1 head, candidates + 1, width]
-        self.content = F.pad(content, (0, width - content.shape[-1]))[:, None]
+        content = torch.cat(columns, -1)  # [prompts, candidates, columns]
+        keys = torch.cat([rewards, candidates.log_base.clamp_min(IMPOSSIBLE)[..., None]], -1)
+        self.width = _padded(max(keys.shape[-1], content.shape[-1]))
+        self.keys = F.pad(keys, (0, self.width - keys.shape[-1]))  # [prompts, candidates, width]
+        self.content = F.pad(content, (0, self.width - content.shape[-1]))
 
     def __call__(self, queries: Tensor) -> Tilt:
-        prompts, _, _, width = self.keys.shape
-        m = self.objectives
-        asked = F.pad(F.pad(queries, (0, 1), value=1.0), (0, width - m - 1))  # [weights, width]
-        asked = asked.expand(prompts, 1, *asked.shape)
-        averages = F.scaled_dot_product_attention(asked, self.keys, self.content, scale=1.0)[:, 0]
-        sink = averages[..., m : m + 1]  # [prompts, weights, 1]
-        rest = 1 - sink
-        rewards = averages[..., :m] / rest
-        log_z = -sink.squeeze(-1).logit()
-        first, last = m + 1, m + 1 + self.judged
+        m, last = self.objectives, self.objectives + self.judged
+        averages, log_z = attention(self._asked(queries), self.keys, self.content)
+        rewards = averages[..., :m]
         return Tilt(
             rewards=rewards,
-            values=averages[..., first:last] / rest,
+            values=averages[..., m:last],
             log_z=log_z,
             kl=((rewards * queries).sum(-1) - log_z).clamp_min(0),
-            covariance=None if self.pairs is None else _covariance(rewards, averages[..., last:] / rest, self.pairs),
+            covariance=None if self.pairs is None else _covariance(rewards, averages[..., last:], self.pairs),
         )
+
+    def means(self, queries: Tensor) -> MeanTilt:
+        m, prompts = self.objectives, len(self.keys)
+        asked = self._asked(queries)
+        total = self.keys.new_zeros(len(queries), m + self.judged, dtype=torch.float64)
+        log_z = total.new_zeros(len(queries))
+        for start in range(0, prompts, PROMPTS_AT_ONCE):
+            turn = slice(start, start + PROMPTS_AT_ONCE)
+            averages, some = attention(asked, self.keys[turn], self.content[turn])
+            total += averages[..., : m + self.judged].sum(0, dtype=torch.float64)
+            log_z += some.sum(0, dtype=torch.float64)
+        rewards, log_z = total[:, :m] / prompts, log_z / prompts
+        kl = ((rewards * queries).sum(-1) - log_z).clamp_min(0)
+        return MeanTilt(rewards, total[:, m:] / prompts, log_z, kl)
+
+    def _asked(self, queries: Tensor) -> Tensor:
+        return F.pad(F.pad(queries, (0, 1), value=1.0), (0, self.width - self.objectives - 1))
+
+
+def _padded(width: int) -> int:
+    return -(-width // WIDTH) * WIDTH
 
 
 def _covariance(means: Tensor, moments: Tensor, pairs: Tensor) -> Tensor:
