@@ -37,6 +37,7 @@ from moalign.losses.policy_gradient import (
 )
 from moalign.losses.preference import collective_reward, dpo, modpo, modpo_hinge, modpo_logits, objective_reward
 from moalign.losses.regression import copg, dno, gpo, ipo, sft_term, target_gap
+from moalign.losses.reward import bradley_terry, centring, rating_regression
 from moalign.losses.single import RunningMean, bco, bco_pair, density_ratio_weight, kto, kto_baseline
 
 __all__ = [
@@ -49,6 +50,8 @@ __all__ = [
     "TotalVariation",
     "bco",
     "bco_pair",
+    "bradley_terry",
+    "centring",
     "check_modpo_arguments",
     "check_preference_arguments",
     "clipped_policy_gradient",
@@ -84,6 +87,7 @@ __all__ = [
     "online_kl",
     "penalised_rewards",
     "preference_score",
+    "rating_regression",
     "robust",
     "sequence_forward_kl",
     "sequence_log_probs",

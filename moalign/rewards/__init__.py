@@ -20,7 +20,14 @@ from moalign.rewards.functions import token_count as token_count
 from moalign.rewards.functions import word_count as word_count
 from moalign.rewards.implicit import ImplicitReward as ImplicitReward
 from moalign.rewards.label_scale import label_scale as label_scale
+from moalign.rewards.learned import LearnedReward as LearnedReward
+from moalign.rewards.learned import LearnedRewards as LearnedRewards
+from moalign.rewards.learned import fit_reward_model as fit_reward_model
+from moalign.rewards.learned_folder import load_rewards as load_rewards
 from moalign.rewards.model import RewardModel as RewardModel
+from moalign.rewards.recipes import BradleyTerry as BradleyTerry
+from moalign.rewards.recipes import FineTuning as FineTuning
+from moalign.rewards.recipes import Regression as Regression
 from moalign.rewards.references import References as References
 from moalign.rewards.references import reference_responses as reference_responses
 from moalign.rewards.references import references as references
@@ -45,12 +52,16 @@ __all__ = [
     "Aggregator",
     "AllOf",
     "AnyOf",
+    "BradleyTerry",
     "Centre",
     "Chebyshev",
     "Clip",
     "Embedding",
+    "FineTuning",
     "GeneralisedMean",
     "ImplicitReward",
+    "LearnedReward",
+    "LearnedRewards",
     "LengthPenalty",
     "Linear",
     "LogSigmoid",
@@ -62,6 +73,7 @@ __all__ = [
     "Reach",
     "References",
     "Reward",
+    "Regression",
     "RewardModel",
     "SmoothChebyshev",
     "Standardize",
@@ -69,7 +81,9 @@ __all__ = [
     "WorstCase",
     "borda",
     "character_count",
+    "fit_reward_model",
     "label_scale",
+    "load_rewards",
     "majority",
     "maximal_lottery",
     "negate",

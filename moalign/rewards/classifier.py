@@ -19,6 +19,7 @@ from moalign.errors import DataWarning, ModelError
 from moalign.rewards.layout import Layout, TokenBatch, batches, longest
 from moalign.rewards.trunk import quietly
 
+OFFSETS = "reward_offsets"  # in config.json: constants to add, for heads that the library gives no bias
 _MOST_LOADED = 8  # models kept in memory
 
 
@@ -78,7 +79,8 @@ class Classifier:
                 outputs = torch.nn.functional.linear(last, head.weight.float(), bias)
             else:
                 outputs = self.model(**batch.inputs(self.tokenizer)).logits.float()
-        return outputs[:, index].double().cpu().numpy()
+        offsets = getattr(self.model.config, OFFSETS, None) or [0.0] * outputs.shape[1]
+        return outputs[:, index].double().cpu().numpy() + float(offsets[index])
 
 
 @lru_cache(maxsize=_MOST_LOADED)

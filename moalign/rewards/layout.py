@@ -110,7 +110,8 @@ class Layout:
 
     def _ids(self, text: str) -> list[int]:
         # Text that merely spells a special token must not become one.
-        return list(self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
+        encoded = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)
+        return list(encoded["input_ids"])
 
     def _row(self, prompt: list[int], response: list[int]) -> TokenRow:
         if self.fits is not None:
