@@ -2,7 +2,8 @@
 
 from moalign.methods.base import Method, PolicySet
 from moalign.methods.modpo import MODPO
+from moalign.methods.morlhf import MORLHF
 from moalign.methods.serving import Selection
 from moalign.methods.soups import Soups
 
-__all__ = ["MODPO", "Method", "PolicySet", "Selection", "Soups"]
+__all__ = ["MODPO", "MORLHF", "Method", "PolicySet", "Selection", "Soups"]

@@ -149,7 +149,7 @@ class PaddedRows:
 
 
 def batch_order(data: PreferenceData, batch_size: int, by_prompt: bool, seed: int, skip: int = 0) -> Iterator[IntArray]:
-    """Yields arrays of pair indices without end, every epoch in a new order that depends only on `seed` and the epoch.
+    """Returns arrays of pair indices without end, every epoch in a new order that depends only on `seed` and the epoch.
 
     Args:
         data: the pairs.
@@ -158,7 +158,11 @@ def batch_order(data: PreferenceData, batch_size: int, by_prompt: bool, seed: in
         seed: of the order.
         skip: batches to pass over (a resumed run starts where it stopped).
     """
-    units = _units(data, by_prompt)
+    return shuffled(_units(data, by_prompt), batch_size, seed, skip)
+
+
+def shuffled(units: Sequence[IntArray], batch_size: int, seed: int, skip: int = 0) -> Iterator[IntArray]:
+    """Yields the indices of `batch_size` units (all, if there are fewer) at a time, as `batch_order` does."""
     size = min(batch_size, len(units))
     per_epoch = len(units) // size
     epoch, start = divmod(skip, per_epoch)

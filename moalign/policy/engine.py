@@ -25,6 +25,7 @@ from moalign.policy.export import load_arrays, load_state, save_arrays, save_sta
 from moalign.policy.generate import Sampling
 from moalign.policy.logprobs import sequence_kl, sequence_log_probs
 from moalign.policy.model import LanguageModel, Policy
+from moalign.policy.on_policy import Rollouts, Utility, train_on_policy
 from moalign.policy.packing import packed_passes
 from moalign.policy.samples import Generation, as_arrays, as_completions, draw, samples_key
 from moalign.policy.step import Loss
@@ -148,28 +149,82 @@ class Engine:
         reference = self.reference_log_probs(data.responses)
         data = data.with_response_columns(reference=reference)
         key = f"{name}-{_digest(data, policies, described, self.seed)[:12]}"
-        start = AdapterStack.initial(
-            self.language_model.model, training.lora, len(next(iter(policies.values()))), self.seed
-        )
+        start = self._start(training, policies)
+        columns = _columns(policies, start)
+
+        def loop(state: TrainState) -> Iterator[tuple[StepRecord, TrainState]]:
+            trunk = trunk_cache(self.language_model, data, start, training, self.workspace)
+            return train(
+                self.language_model, data, loss, columns, training, state, self.seed, trunk,
+                stop=lambda record: self.stop_policies(name, record),
+            )  # fmt: skip
+
+        return self._remembered(name, key, start, loop, training.steps, described)
+
+    def train_on_policy(
+        self,
+        name: str,
+        prompts: Sequence[Any],
+        score: Callable[[Sequence[Any], Sequence[str]], FloatArray],
+        utility: Utility,
+        policies: Mapping[str, np.ndarray],
+        training: Training,
+        rollouts: Rollouts,
+        described: Any = None,
+        start: AdapterStack | None = None,
+    ) -> AdapterStack:
+        """Returns the adapters trained together on their own samples, one per row of the policy columns.
+
+        Args:
+            name: what the caller calls this training, unique among different trainings of one study.
+            prompts: training prompts.
+            score: (prompts, texts) -> rewards [texts, objectives].
+            utility, policies: see `moalign.policy.on_policy.train_on_policy`.
+            training, rollouts: the settings.
+            described: JSON-able facts about rewards, utility and settings that tell this training from others of the
+                same name.
+            start: the adapters to go on from, one per policy; new ones when None.
+        """
+        ids = [self._room(prompt, rollouts.sampling.max_new_tokens) for prompt in prompts]
+        begin = self._start(training, policies) if start is None else start
+        facts = [described, [list(i) for i in ids], None if start is None else _array_hash(start.matrix)]
+        key = f"{name}-{_digest(None, policies, facts, self.seed)[:12]}"
+        columns = _columns(policies, begin)
+
+        def loop(state: TrainState) -> Iterator[tuple[StepRecord, TrainState]]:
+            return train_on_policy(
+                self.language_model, ids, lambda numbers, texts: score([prompts[i] for i in numbers], texts), utility,
+                columns, training, rollouts, state, self.seed, lambda responses: self.log_probs(responses)[0],
+                stop=lambda record: self.stop_policies(name, record),
+            )  # fmt: skip
+
+        return self._remembered(name, key, begin, loop, training.steps, described)
+
+    def _start(self, training: Training, policies: Mapping[str, np.ndarray]) -> AdapterStack:
+        count = len(next(iter(policies.values())))
+        return AdapterStack.initial(self.language_model.model, training.lora, count, self.seed)
+
+    def _remembered(
+        self,
+        name: str,
+        key: str,
+        start: AdapterStack,
+        loop: Callable[[TrainState], Iterator[tuple[StepRecord, TrainState]]],
+        steps: int,
+        described: Any,
+    ) -> AdapterStack:
+        """Returns the adapters a loop ends with: loaded if it was finished, else continued from its last checkpoint."""
         finished = self._load(key)
         if finished is not None:
             return AdapterStack(start.lora, start.sites, load_arrays(finished)["matrix"].to(start.matrix.device))
         state, log = self._resume(key, TrainState.start(start))
         saved = time.monotonic()
-        dtype, device = start.matrix.dtype, start.matrix.device
-        columns = {n: torch.as_tensor(c, device=device) for n, c in policies.items()}
-        columns = {n: c.to(dtype) if c.is_floating_point() and n != "learning_rate" else c for n, c in columns.items()}
-        trunk = trunk_cache(self.language_model, data, start, training, self.workspace)
-        progress = train(
-            self.language_model, data, loss, columns, training, state, self.seed, trunk,
-            stop=lambda record: self.stop_policies(name, record),
-        )  # fmt: skip
-        for record, reached in progress:
+        for record, reached in loop(state):
             state = reached
             log.append(record)
             if self.on_step is not None:
-                self.on_step(name, record, training.steps)
-            last = record.step == training.steps or bool(reached.stopped.all())
+                self.on_step(name, record, steps)
+            last = record.step == steps or bool(reached.stopped.all())
             stop = self.should_stop()
             if not last and (stop or time.monotonic() - saved > self.checkpoint_seconds):
                 self._checkpoint(key, state, log)
@@ -300,10 +355,24 @@ class Engine:
         self.workspace.clear_checkpoint(key)
 
 
-def _digest(data: PreferenceData, policies: Mapping[str, np.ndarray], described: Any, seed: int) -> str:
-    digest = hashlib.sha256(f"{data.responses.key()}:{seed}:{json.dumps(described, sort_keys=True)}".encode())
-    digest.update(np.ascontiguousarray(data.pairs).tobytes())
-    for columns in (data.response_columns, data.pair_columns, policies):
+def _columns(policies: Mapping[str, np.ndarray], like: AdapterStack) -> dict[str, torch.Tensor]:
+    """Returns the columns on the device and in the precision of the adapters, learning rates as given."""
+    columns = {n: torch.tensor(c, device=like.matrix.device) for n, c in policies.items()}
+    dtype = like.matrix.dtype
+    return {n: c.to(dtype) if c.is_floating_point() and n != "learning_rate" else c for n, c in columns.items()}
+
+
+def _array_hash(values: torch.Tensor) -> str:
+    return hashlib.sha256(values.detach().cpu().contiguous().numpy().tobytes()).hexdigest()
+
+
+def _digest(data: PreferenceData | None, policies: Mapping[str, np.ndarray], described: Any, seed: int) -> str:
+    responses = "none" if data is None else data.responses.key()
+    digest = hashlib.sha256(f"{responses}:{seed}:{json.dumps(described, sort_keys=True)}".encode())
+    if data is not None:
+        digest.update(np.ascontiguousarray(data.pairs).tobytes())
+    given = () if data is None else (data.response_columns, data.pair_columns)
+    for columns in (*given, policies):
         for name in sorted(columns):
             if name != "reference":  # follows from the responses and the base
                 digest.update(name.encode() + np.ascontiguousarray(columns[name]).tobytes())

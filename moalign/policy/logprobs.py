@@ -106,6 +106,25 @@ def sequence_log_probs(
     return sum_per_row(token_log_probs(language_model, states, rows.target), rows)
 
 
+def own_token_log_probs(
+    language_model: LanguageModel,
+    rows: PaddedRows,
+    stack: AdapterStack,
+    leaves: Sequence[tuple[Tensor, Tensor]] | None = None,
+) -> Tensor:
+    """Returns log-probs [completion tokens] where every policy has rows of its own, in nats.
+
+    Args:
+        language_model: the frozen base.
+        rows: as many for each policy, ordered by policy.
+        stack: the adapters.
+        leaves: A and B per site to use instead of the stack's own views.
+    """
+    with attached(language_model.model, stack, leaves):
+        states, _ = language_model.hidden(rows.ids)
+    return token_log_probs(language_model, states[rows.row, rows.position][None], rows.target)[0]
+
+
 def sequence_kl(
     language_model: LanguageModel, rows: Rows, policy: AdapterStack, base_rows: Rows | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:

@@ -182,7 +182,7 @@ def train(
     trunk_of = trunk_of or (lambda batch, stack: shared_trunk(language_model, batch.rows, stack))
     stack = AdapterStack(state.stack.lora, state.stack.sites, state.stack.matrix.clone())
     first, second, stopped = state.first_moment.clone(), state.second_moment.clone(), state.stopped
-    peak, last_step = _rates_and_steps(policies, training, len(stack))
+    peak, last_step = rates_and_steps(policies, training, len(stack))
     on_graphs = training.graphs and language_model.device.type == "cuda" and language_model.native is not None
     gradients = StepGradient(
         language_model, data, loss, policies, stack, state.loss, trunk_of, parts=training.accumulate,
@@ -204,14 +204,14 @@ def train(
         optimizer.step(rates, active)
         if step + 1 < training.steps:
             batch = gradients.prepare(next(order))  # while an accelerator computes
-        _refuse_nonfinite(gradients.losses, step)  # waits for it
+        refuse_nonfinite(gradients.losses, step)  # waits for it
         record = StepRecord(step + 1, gradients.losses.clone(), norm, torch.tensor(rates, dtype=torch.float64))
         stopped = stopped | torch.tensor([step + 1 >= n for n in last_step])
         stopped[list(stop(record))] = True
         yield record, TrainState(stack, first, second, step + 1, stopped, record.loss)
 
 
-def _rates_and_steps(policies: Mapping[str, Tensor], training: Training, count: int) -> tuple[list[float], list[int]]:
+def rates_and_steps(policies: Mapping[str, Tensor], training: Training, count: int) -> tuple[list[float], list[int]]:
     """Returns each policy's peak learning rate and number of steps.
 
     Raises:
@@ -230,7 +230,8 @@ def _rates_and_steps(policies: Mapping[str, Tensor], training: Training, count: 
     return rates, [int(n) for n in steps]
 
 
-def _refuse_nonfinite(losses: Tensor, step: int) -> None:
+def refuse_nonfinite(losses: Tensor, step: int) -> None:
+    """Raises MoalignError if a policy's loss is not finite; names the policies and the step."""
     if not torch.isfinite(losses).all():
         bad = torch.nonzero(~torch.isfinite(losses)).flatten().tolist()
         raise MoalignError(

@@ -16,6 +16,7 @@ import moalign.errors
 from moalign import methods
 from moalign.methods.stored import load_policies, save_policies
 from moalign.policy.engine import Engine
+from moalign.policy.on_policy import Rollouts
 from moalign.results import load_front
 from moalign.store import Store, describe, fingerprint
 from tests.tiny import save_model, tiny_study
@@ -35,6 +36,8 @@ def build(method: Any, model: Path) -> ma.Study:
     short = {n: getattr(study.method, n) for n in ("training", "sampled") if n in known}
     if "experts" in known:
         short["experts"] = study.method
+    if "rollouts" in known:
+        short["rollouts"] = Rollouts(sampling=ma.Sampling(samples=2, max_new_tokens=6))
     return dataclasses.replace(study, method=method(**short))
 
 
