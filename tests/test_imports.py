@@ -86,6 +86,12 @@ def test_light_parts_load_nothing_heavy(statement: str) -> None:
     assert done.stdout.strip() == "[]"
 
 
+def test_the_training_path_needs_nothing_but_torch_until_it_loads_a_model() -> None:
+    code = f"import sys, moalign.driver, moalign.policy.engine; print([m for m in {HEAVY} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "['torch']"
+
+
 def test_public_names_are_pinned_and_importable() -> None:
     for name in moalign.__all__:
         assert getattr(moalign, name) is not None

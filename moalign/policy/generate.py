@@ -10,14 +10,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, final
+from typing import final
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from moalign.errors import DefinitionError
-from moalign.policy.adapters import AdapterStack, attached
+from moalign.policy.adapters import AdapterStack
+from moalign.policy.decoders import decoder
 from moalign.policy.model import LanguageModel
 
 
@@ -52,6 +53,22 @@ class Sampling:
             raise DefinitionError(wrong)
 
 
+@final
+@dataclass(frozen=True)
+class Drawn:
+    """One response's tokens (the stop token included where it ended by itself) and their log-probs.
+
+    Attributes:
+        ids: token ids.
+        log_probs: of each token given those before it, in nats, under the policy itself: at temperature 1 and without
+            truncation, whatever the sampling was. With temperature 1 and top_p 1 it is also the distribution that the
+            token was drawn from, so on-policy methods need no second pass.
+    """
+
+    ids: tuple[int, ...]
+    log_probs: tuple[float, ...]
+
+
 @torch.no_grad()
 def generate(
     language_model: LanguageModel,
@@ -60,8 +77,8 @@ def generate(
     stack: AdapterStack | None,
     seed: int = 0,
     prompt_numbers: Sequence[int] | None = None,
-) -> list[list[list[tuple[int, ...]]]]:
-    """Returns token ids as [policy][prompt][sample]; the stop token is included where a response ended by itself.
+) -> list[list[list[Drawn]]]:
+    """Returns what was drawn as [policy][prompt][sample].
 
     Args:
         language_model: the frozen base.
@@ -73,100 +90,102 @@ def generate(
     """
     policies = 1 if stack is None else len(stack)
     numbers = list(range(len(prompts))) if prompt_numbers is None else list(prompt_numbers)
-    uniform = _uniforms(numbers, sampling, seed).to(language_model.device)  # [prompts * samples, tokens]
-    rows = _Rows(language_model, prompts, policies, sampling.samples)
-    with attached(language_model.model, stack):
-        logits = rows.prefill()
+    device = language_model.device
+    uniform = _uniforms(numbers, sampling, seed).to(device)  # [prompts * samples, tokens]
+    rows = _Rows(policies, len(uniform), sampling.max_new_tokens, language_model.eos_ids, device)
+    check_every = _check_every(device)
+    with decoder(language_model, prompts, stack, sampling.samples, sampling.max_new_tokens) as running:
+        logits = running.prefill().repeat_interleave(sampling.samples, dim=1)
         for position in range(sampling.max_new_tokens):
-            tokens = _draw(logits, uniform[rows.alive, position], sampling, policies)
-            if not rows.append(tokens) or position + 1 == sampling.max_new_tokens:
+            tokens, log_probs = _draw(logits, uniform[rows.alive, position], sampling)
+            rows.append(tokens, log_probs)
+            if position + 1 == sampling.max_new_tokens:
                 break
-            logits = rows.step()
-    return rows.nested(len(prompts), sampling.samples)
+            if (position + 1) % check_every == 0:
+                going = rows.going()
+                if not len(going):
+                    break
+                if len(going) <= len(rows.alive) * 3 // 4:  # copying the cache pays only when enough columns leave
+                    rows.keep(going)
+                    running.keep(going)
+                    tokens = tokens[:, going]
+            logits = running.step(tokens)
+    return rows.nested(len(prompts))
 
 
+def _check_every(device: torch.device) -> int:
+    """Returns after how many tokens to ask which rows have ended; a device that works ahead waits for the answer."""
+    return 1 if device.type == "cpu" else 8
+
+
+@final
 class _Rows:
-    """The growing rows [policies, prompts * samples]; columns finished in every policy leave the computation."""
+    """What was drawn so far [policies, columns, tokens]; columns finished in every policy leave the computation.
 
-    def __init__(self, language_model: LanguageModel, prompts: Sequence[Sequence[int]], policies: int, samples: int):
-        self.lm, self.policies, self.samples = language_model, policies, samples
-        device = language_model.device
-        longest = max(map(len, prompts))
-        pad = language_model.pad_id
-        self.ids = torch.tensor([[pad] * (longest - len(p)) + list(p) for p in prompts], device=device)
-        self.mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=device)
-        self.stops = torch.tensor(language_model.eos_ids, device=device)
-        columns = len(prompts) * samples
+    Everything stays on the device: only `going` and `nested` wait for it.
+    """
+
+    def __init__(self, policies: int, columns: int, tokens: int, stops: Sequence[int], device: torch.device) -> None:
+        self._stops = torch.tensor(stops, device=device)
+        self._ids = torch.zeros(policies, columns, tokens, dtype=torch.long, device=device)
+        self._log_probs = torch.zeros(policies, columns, tokens, device=device)
+        self._lengths = torch.zeros(policies, columns, dtype=torch.long, device=device)
+        self._done = torch.zeros(policies, columns, dtype=torch.bool, device=device)  # of the columns alive
+        self._position = 0
         self.alive = torch.arange(columns, device=device)
-        self.done = torch.zeros(policies, columns, dtype=torch.bool, device=device)  # of the columns alive
-        self.output: list[list[list[int]]] = [[[] for _ in range(columns)] for _ in range(policies)]
-        self.cache: Any = None
 
-    def prefill(self) -> Tensor:
-        ids, mask = self.ids.repeat(self.policies, 1), self.mask.repeat(self.policies, 1)
-        positions = (mask.cumsum(-1) - 1).clamp(min=0)
-        needs_mask = None if bool(mask.all()) else mask
-        states, self.cache = self.lm.hidden(ids, attention_mask=needs_mask, position_ids=positions, use_cache=True)
-        logits = self.lm.logits(states[:, -1])
-        self.cache.batch_repeat_interleave(self.samples)
-        self.mask = mask.repeat_interleave(self.samples, dim=0)
-        self.position = positions[:, -1:].repeat_interleave(self.samples, dim=0)
-        return logits.repeat_interleave(self.samples, dim=0)
+    def append(self, tokens: Tensor, log_probs: Tensor) -> None:
+        """Records a token and its log-prob for every column alive [policies, columns]."""
+        self._ids[:, self.alive, self._position] = tokens
+        self._log_probs[:, self.alive, self._position] = log_probs.to(self._log_probs.dtype)
+        self._position += 1
+        self._lengths[:, self.alive] += ~self._done
+        self._done |= torch.isin(tokens, self._stops)
 
-    def append(self, tokens: Tensor) -> bool:
-        """Records the new tokens [policies * columns]; returns whether any row goes on."""
-        grid = tokens.view(self.policies, -1)
-        columns = self.alive.tolist()
-        for policy, (row, finished) in enumerate(zip(grid.tolist(), self.done.tolist(), strict=True)):
-            for column, token, stopped in zip(columns, row, finished, strict=True):
-                if not stopped:
-                    self.output[policy][column].append(token)
-        self.done |= torch.isin(grid, self.stops)
-        keep = ~self.done.all(dim=0)
-        self.tokens = tokens
-        if int(keep.sum()) <= len(keep) * 3 // 4:  # copying the cache pays only when enough columns leave
-            self._drop(keep)
-        return len(self.alive) > 0
+    def going(self) -> Tensor:
+        """Returns which of the columns alive go on in some policy."""
+        return torch.nonzero(~self._done.all(dim=0)).flatten()
 
-    def _drop(self, keep: Tensor) -> None:
-        rows = torch.nonzero(keep.repeat(self.policies)).flatten()
-        self.alive, self.done = self.alive[keep], self.done[:, keep]
-        self.tokens, self.mask, self.position = self.tokens[rows], self.mask[rows], self.position[rows]
-        if len(self.alive):
-            self.cache.batch_select_indices(rows)
+    def keep(self, columns: Tensor) -> None:
+        self.alive, self._done = self.alive[columns], self._done[:, columns]
 
-    def step(self) -> Tensor:
-        self.mask = torch.cat([self.mask, self.mask.new_ones(len(self.mask), 1)], dim=1)
-        self.position = self.position + 1
-        needs_mask = None if bool(self.mask.all()) else self.mask
-        states, self.cache = self.lm.hidden(
-            self.tokens[:, None],
-            attention_mask=needs_mask,
-            position_ids=self.position,
-            past_key_values=self.cache,
-            use_cache=True,
-        )
-        return self.lm.logits(states[:, -1])
-
-    def nested(self, prompts: int, samples: int) -> list[list[list[tuple[int, ...]]]]:
-        return [
-            [[tuple(columns[p * samples + s]) for s in range(samples)] for p in range(prompts)]
-            for columns in self.output
+    def nested(self, prompts: int) -> list[list[list[Drawn]]]:
+        """Returns [policy][prompt][sample]."""
+        ids, log_probs, lengths = (x.tolist() for x in (self._ids, self._log_probs, self._lengths))
+        flat = [
+            [Drawn(tuple(i[:n]), tuple(p[:n])) for i, p, n in zip(*of_policy, strict=True)]
+            for of_policy in zip(ids, log_probs, lengths, strict=True)
         ]
+        samples = len(flat[0]) // prompts
+        return [[row[p * samples : (p + 1) * samples] for p in range(prompts)] for row in flat]
 
 
-def _draw(logits: Tensor, uniform: Tensor, sampling: Sampling, policies: int) -> Tensor:
+def _draw(logits: Tensor, uniform: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
+    """Returns tokens and their log-probs [policies, columns].
+
+    Args:
+        logits: [policies, columns, vocabulary].
+        uniform: numbers in [0, 1) per column.
+        sampling: how to draw.
+    """
     if sampling.temperature == 0:
-        return logits.argmax(-1)
+        tokens = logits.argmax(-1)
+        return tokens, _log_probs(logits, tokens)
     probs = (logits.double() / sampling.temperature).softmax(-1)
     if sampling.top_p < 1:
         ranked, index = probs.sort(-1, descending=True)
         ranked[ranked.cumsum(-1) - ranked >= sampling.top_p] = 0
         probs = torch.zeros_like(probs).scatter(-1, index, ranked)
     cumulative = probs.cumsum(-1)
-    threshold = uniform.repeat(policies)[:, None] * cumulative[:, -1:]
+    threshold = uniform[:, None] * cumulative[..., -1:]
     # the first token whose cumulative probability exceeds the threshold; tokens of probability 0 are never met
-    return torch.searchsorted(cumulative, threshold, right=True).squeeze(-1).clamp(max=probs.shape[-1] - 1)
+    tokens = torch.searchsorted(cumulative, threshold, right=True).squeeze(-1).clamp(max=probs.shape[-1] - 1)
+    return tokens, _log_probs(logits, tokens)
+
+
+def _log_probs(logits: Tensor, tokens: Tensor) -> Tensor:
+    wide = logits if logits.dtype == torch.float64 else logits.float()
+    return wide.gather(-1, tokens[..., None]).squeeze(-1) - wide.logsumexp(-1)
 
 
 def _uniforms(prompt_numbers: Sequence[int], sampling: Sampling, seed: int) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, final
@@ -20,13 +21,28 @@ TOKENS_PER_PASS = 1 << 16  # tokens in the key-value cache, which bounds its mem
 @final
 @dataclass(frozen=True)
 class Generation:
-    """One sampled response: its prompt's number, the sample's number, tokens, text, whether it ended by itself."""
+    """One sampled response.
+
+    Attributes:
+        prompt, sample: the prompt's number and the sample's.
+        ids: tokens, the stop token included.
+        text: without the stop token.
+        finished: whether it ended by itself.
+        log_probs: of each token, in nats, under the policy itself: at temperature 1 and without truncation, whatever
+            the sampling was.
+    """
 
     prompt: int
     sample: int
     ids: tuple[int, ...]
     text: str
     finished: bool
+    log_probs: tuple[float, ...]
+
+    @property
+    def log_prob(self) -> float:
+        """Returns the summed log-prob of the response given its prompt, in nats."""
+        return math.fsum(self.log_probs)
 
 
 def draw(
@@ -40,13 +56,13 @@ def draw(
     policies = 1 if stack is None else len(stack)
     result: list[list[Generation]] = [[] for _ in range(policies)]
     for numbers in _prompt_passes(prompts, sampling, policies, padded=language_model.native is not None):
-        tokens = generate(language_model, [prompts[n] for n in numbers], sampling, stack, seed, numbers)
-        for policy, per_prompt in enumerate(tokens):
+        drawn = generate(language_model, [prompts[n] for n in numbers], sampling, stack, seed, numbers)
+        for policy, per_prompt in enumerate(drawn):
             for number, samples in zip(numbers, per_prompt, strict=True):
                 for sample, response in enumerate(samples):
-                    text = language_model.decode_response(prompts[number], response)
-                    finished = response[-1] in language_model.eos_ids
-                    result[policy].append(Generation(number, sample, response, text, finished))
+                    text = language_model.decode_response(prompts[number], response.ids)
+                    finished = response.ids[-1] in language_model.eos_ids
+                    result[policy].append(Generation(number, sample, response.ids, text, finished, response.log_probs))
     return [sorted(rows, key=lambda g: (g.prompt, g.sample)) for rows in result]
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, final
+from typing import Any, Protocol, final
 
 import torch
 import torch.nn.functional as F
@@ -45,17 +45,25 @@ class Adapters:
     scale: float = 1.0
 
 
+class Projecting(Protocol):
+    """Adapters that know themselves how to project, in another way than `project` does."""
+
+    def __call__(self, x: Tensor, projections: Sequence[Projection], residual: Tensor | None) -> list[Tensor]: ...
+
+
 def project(
-    x: Tensor, projections: Sequence[Projection], adapters: Adapters, residual: Tensor | None = None
+    x: Tensor, projections: Sequence[Projection], adapters: Adapters | Projecting, residual: Tensor | None = None
 ) -> list[Tensor]:
     """Returns every projection of `x` with its update, plus `residual` if one is given.
 
     Args:
         x: activations [policies or 1, tokens, in].
         projections: those that read `x`.
-        adapters: updates by name; projections without one stay frozen.
+        adapters: updates by name, projections without one stay frozen; or what projects itself.
         residual: added to the (single) output [policies or 1, tokens, out].
     """
+    if not isinstance(adapters, Adapters):
+        return adapters(x, projections, residual)
     adapted = [p for p in projections if p.name in adapters.pairs]
     updated: dict[str, Tensor] = {}
     if adapted:
@@ -86,7 +94,7 @@ class _Adapted(Function):
     ) -> tuple[Tensor, ...]:
         down = torch.cat([a.to(x.dtype) for a in factors[::2]], dim=1).mul_(scale)  # [policies, sum of ranks, in]
         ups = [b.to(x.dtype) for b in factors[1::2]]
-        inner = _read(x, down)
+        inner = read(x, down)
         outputs = []
         for projection, up, part in zip(projections, ups, _split(inner, ups), strict=True):
             frozen = projection(x)
@@ -125,7 +133,7 @@ class _Adapted(Function):
         return to_x, to_residual, None, None, *to_factors
 
 
-def _read(x: Tensor, down: Tensor) -> Tensor:
+def read(x: Tensor, down: Tensor) -> Tensor:
     """Returns x down^T [policies, tokens, sum of ranks]; an input shared by all policies is multiplied once."""
     if len(x) == len(down):
         return torch.bmm(x, down.transpose(1, 2))
