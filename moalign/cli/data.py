@@ -17,13 +17,17 @@ def data(
     objective: Annotated[
         str | None, typer.Option("--objective", metavar="NAME", help="Of pairs, look at this objective only.")
     ] = None,
+    attributes: Annotated[
+        str | None, typer.Option("--attributes", metavar="A,B", help="Of ratings, the columns that hold them.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Report on a data file: counts, duplicates, contradictions, users, labels, lengths; refuse broken rows."""
     from moalign.data import data_report
 
+    names = None if attributes is None else [name.strip() for name in attributes.split(",") if name.strip()]
     try:
-        report = data_report(file, objective=objective)
+        report = data_report(file, objective=objective, attributes=names)
     except DataError as error:
         if as_json:
             print_json({"problems": [line.strip() for line in str(error).splitlines()]})

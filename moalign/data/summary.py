@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from moalign.data.comparisons import Comparisons, load_comparisons
@@ -17,7 +18,7 @@ from moalign.errors import DataError
 _VOTES = {1: "agree", 0: "pass", -1: "disagree"}
 
 
-def data_report(source: object, *, objective: str | None = None) -> DataReport:
+def data_report(source: object, *, objective: str | None = None, attributes: Sequence[str] | None = None) -> DataReport:
     """Returns the report of a data set: counts, duplicates, contradictions, users, label balance and lengths.
 
     The kind is told by the columns: `chosen` and `rejected` are pairs (comparisons of users where there are no
@@ -27,6 +28,7 @@ def data_report(source: object, *, objective: str | None = None) -> DataReport:
         source: a data set, or whatever `load_pairs`, `load_comparisons`, `load_votes`, `load_ratings` and
             `load_prompts` read.
         objective: of pairs, the only one to look at.
+        attributes: of ratings, the columns that hold them; None as for `load_ratings`.
 
     Raises:
         DataError: unusable rows (all counted, the first listed), or columns of no known kind.
@@ -46,7 +48,7 @@ def data_report(source: object, *, objective: str | None = None) -> DataReport:
     if {"statement", "vote"} <= columns:
         return _of_votes(load_votes(source), table.name)
     if columns & {"response", "completion"}:
-        return ratings_from_table(table).report
+        return ratings_from_table(table, attributes).report
     if "prompt" in columns:
         return load_prompts(source).report
     raise DataError(f"{table.name}: {_unknown(table)}")

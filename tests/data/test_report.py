@@ -130,6 +130,15 @@ def test_the_command_prints_the_report_and_its_json(tmp_path):
     assert run(path, "--objective", "none").exit_code == 3
 
 
+def test_the_command_takes_the_columns_that_hold_ratings(tmp_path):
+    path = tmp_path / "r.jsonl"
+    path.write_text(json.dumps({"response": "a", "note": "by hand", "good": 3, "fair": 1}))
+    assert "column 'note' must be a finite number or empty" in run(path).stderr
+    shown = run(path, "--attributes", "fair, good")
+    assert shown.exit_code == 0 and "fair: 1 1 (100%)" in shown.stdout and "good: 3 1 (100%)" in shown.stdout
+    assert "Did you mean 'good'" in run(path, "--attributes", "goood").stderr
+
+
 def test_the_command_refuses_broken_rows_by_number(tmp_path):
     path = tmp_path / "prefs.csv"
     path.write_text("prompt,chosen,rejected\n" + "p,,b\n" * 14 + "q,a,b\n")
