@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from moalign import figures, methods, oracle, rewards
+    from moalign import figures, methods, oracle, rewards, search
     from moalign.callbacks import EarlyStop, TensorBoard
     from moalign.data import Conversation, PreferencePairs, Prompts, load_pairs, load_prompts
     from moalign.demo import toy_policy, toy_study
@@ -67,7 +67,7 @@ _HOME = {
     "moalign.study": ("Study",),
     "moalign.weights": ("dirichlet", "grid", "normalize"),
 }
-_MODULES = ("figures", "methods", "oracle", "rewards")
+_MODULES = ("figures", "methods", "oracle", "rewards", "search")
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __version__ = "0.1.0"
@@ -111,6 +111,7 @@ __all__ = [
     "oracle",
     "rewards",
     "run",
+    "search",
     "token_count",
     "toy_policy",
     "toy_study",

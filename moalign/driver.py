@@ -8,27 +8,29 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import FrameType
-from typing import Any, Literal
+from typing import Any, Literal, final
 
 from torch import OutOfMemoryError
 
+from moalign.arrays import FloatArray
 from moalign.callbacks import Notifier
 from moalign.errors import DefinitionError, ModelError, RewardError, StopStudy
 from moalign.evaluation import draw, judge, reference_point
 from moalign.front import Front
-from moalign.methods.base import PolicySet
+from moalign.methods.base import Method, PolicySet
 from moalign.methods.serving import Selection
 from moalign.policy.adapters import AdapterStack
 from moalign.policy.engine import Engine
 from moalign.publish import publish_generations, publish_policies, publish_results, publish_trial
 from moalign.results import load_front
+from moalign.rounds import Predict, oracle_prediction, rounds
 from moalign.scoring import Scorer
 from moalign.store import Store, StudyStore
 from moalign.study import Study
@@ -59,12 +61,104 @@ def run(
         StudyChangedError, StudyBusyError: see `moalign.errors`.
         KeyboardInterrupt: after Ctrl-C, once the state is saved; a second Ctrl-C stops at once.
     """
+    with opened(study, store, on_change=on_change, callbacks=callbacks, device=device) as session:
+        try:
+            for numbers, weights in rounds(study, session.records, session.predict):
+                session.train(numbers, study.method, weights)
+        except StopStudy as reason:
+            session.records.add_event("stopped", {"reason": str(reason)})
+        return session.finish()
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Session:
+    """A study that is being driven: its records, and everything that trains and judges its policies."""
+
+    study: Study
+    records: StudyStore
+    engine: Engine
+    scorer: Scorer
+    notify: Notifier
+    stopped: threading.Event
+    keep: Any
+
+    def train(self, numbers: Sequence[int], method: Method, weights: FloatArray) -> None:
+        """Trains and judges trials that exist in the records; those that are done or failed stay as they are.
+
+        Args:
+            numbers: of the trials.
+            method: that trains them, as one stack.
+            weights: theirs [trials, objectives].
+
+        Raises:
+            StopStudy: a callback ended the run; what is finished is kept.
+        """
+        ended = ("done", "failed")
+        states = {t.number: t.state for t in self.records.trials(prompt_values=False)}
+        waiting = [n for n in numbers if states[n] not in ended]
+        if not waiting:
+            return
+        self.notify("on_stage", f"preparing the training data of {type(method).__name__}")
+        for number in waiting:
+            self.records.set_state(number, "training")
+        try:
+            policies = method.fit(self.study.problem, weights, self.engine)
+            self.records.add_event("trained", {"policies": len(policies), "truncated": self.engine.truncated})
+            if method is self.study.method:
+                publish_policies(self.records, policies)
+            _judge_policies(self, policies, numbers)
+        except OutOfMemoryError as error:
+            raise ModelError(
+                f"{self.engine.language_model.device} is out of memory. Lower Training(tokens_per_chunk=...), which "
+                f"changes no result, or the batch size. ({error})"
+            ) from error
+        finally:
+            for trial in self.records.trials(prompt_values=False):
+                if trial.state in ("training", "evaluating"):
+                    self.records.set_state(trial.number, "waiting")
+
+    def predict(self) -> Predict:
+        """Returns what the oracle expects of policies for any weights, without training; samples are drawn once."""
+        beta = self.study.method.kl_strength
+        assert beta is not None  # checked by Study
+        self.notify("on_stage", "asking the oracle where policies would add to the front")
+        tokens = self.study.evaluation.max_new_tokens
+        return oracle_prediction(self.study.problem, self.scorer, self.engine, beta, tokens)
+
+    def front(self) -> Front:
+        """Returns the front of all policies so far."""
+        return load_front(self.records, self.study.problem.policy, keep=self.keep)
+
+    def finish(self) -> Front:
+        """Returns the front, after writing it and the report into the study's folder."""
+        front = self.front()
+        publish_results(self.records, front)
+        self.notify("on_end", front)
+        return front
+
+
+@contextmanager
+def opened(
+    study: Study,
+    store: str | Path | None,
+    *,
+    on_change: str = "refuse",
+    callbacks: Iterable[Any] = (),
+    device: str | None = None,
+    description: Mapping[str, Any] | None = None,
+) -> Iterator[Session]:
+    """Yields the study ready to train, its reference policy judged; arguments and errors as in `run`.
+
+    Args:
+        description: the definition to record and compare; the study's own when None.
+    """
     notify = Notifier(callbacks)
     temporary = TemporaryDirectory(prefix="moalign-") if store is None else None
-    records = open_records(study, temporary.name if temporary is not None else Path(store or "runs"), on_change)
+    folder = temporary.name if temporary is not None else Path(store or "runs")
+    records = open_records(study, folder, on_change, description)
     with records.drive(), _interrupts() as stopped:
         notify("on_start", study, records)
-        records.add_trials(study.weights, study.problem.names)
         engine = Engine(
             study.problem.policy,
             workspace=records,
@@ -75,41 +169,20 @@ def run(
         )
         refuse_long_texts(study, engine)
         scorer = Scorer(study.problem, engine)
+        records.add_trials(study.weights, study.problem.names)
         notify("on_stage", "judging the reference policy on the held-out prompts")
         judge_reference(study, records, engine, scorer)
-        waiting = [t.number for t in records.trials() if t.state not in ("done", "failed")]
-        if waiting:
-            notify("on_stage", f"preparing the training data of {type(study.method).__name__}")
-            for number in waiting:
-                records.set_state(number, "training")
-            try:
-                policies = study.method.fit(study.problem, study.weights, engine)
-                records.add_event("trained", {"policies": len(policies), "truncated": engine.truncated})
-                publish_policies(records, policies)
-                _judge_policies(study, records, engine, scorer, policies, notify, stopped, temporary)
-            except StopStudy as reason:
-                records.add_event("stopped", {"reason": str(reason)})
-            except OutOfMemoryError as error:
-                raise ModelError(
-                    f"{engine.language_model.device} is out of memory. Lower Training(tokens_per_chunk=...), which "
-                    f"changes no result, or the batch size. ({error})"
-                ) from error
-            finally:
-                for trial in records.trials(prompt_values=False):
-                    if trial.state in ("training", "evaluating"):
-                        records.set_state(trial.number, "waiting")
-        front = load_front(records, study.problem.policy, keep=temporary)
-        publish_results(records, front)
-        notify("on_end", front)
-    return front
+        yield Session(study, records, engine, scorer, notify, stopped, temporary)
 
 
-def open_records(study: Study, store: str | Path, on_change: str = "refuse") -> StudyStore:
-    """Returns the study's records in the folder `store`, new or from an earlier run."""
+def open_records(
+    study: Study, store: str | Path, on_change: str = "refuse", description: Mapping[str, Any] | None = None
+) -> StudyStore:
+    """Returns the records of the study, or of another description, in the folder `store`: new or from earlier."""
     if on_change not in ("refuse", "fork"):
         raise DefinitionError(f'on_change must be "refuse" or "fork", got {on_change!r}.')
     folder = Store(store)
-    description = study.describe()
+    description = study.describe() if description is None else description
     name = folder.fork_name(study.name, description) if on_change == "fork" else study.name
     policy = study.problem.policy
     source = None if policy.folder() is None else str(Path(policy.source).resolve())
@@ -172,30 +245,23 @@ def judge_reference(study: Study, records: StudyStore, engine: Engine, scorer: S
     )
 
 
-def _judge_policies(
-    study: Study,
-    records: StudyStore,
-    engine: Engine,
-    scorer: Scorer,
-    policies: PolicySet,
-    notify: Notifier,
-    stopped: threading.Event,
-    keep: Any,
-) -> None:
+def _judge_policies(session: Session, policies: PolicySet, numbers: Sequence[int]) -> None:
+    """Judges what a set of policies serves for the weights of the trials."""
+    study, records, engine = session.study, session.records, session.engine
     logs = engine.training_logs()
-    for group in _groups(records, policies):
-        notify("on_stage", f"sampling from policies {', '.join(str(number) for number, _ in group)}")
+    for group in _groups(records, policies, numbers):
+        session.notify("on_stage", f"sampling from policies {', '.join(str(number) for number, _ in group)}")
         stack = AdapterStack.concatenate([served.adapter for _, served in group])
         drawn = draw(study.evaluation, engine, stack, group[0][1].text)
         for (number, served), samples in zip(group, drawn, strict=True):
-            if stopped.is_set():
+            if session.stopped.is_set():
                 raise KeyboardInterrupt
             records.set_state(number, "evaluating")
             try:
-                judged = judge(study.evaluation, engine, scorer, samples, served.adapter, served.text)
+                judged = judge(study.evaluation, engine, session.scorer, samples, served.adapter, served.text)
             except RewardError as error:
                 records.set_state(number, "failed", error=str(error))
-                notify("on_failure", number, error)
+                session.notify("on_failure", number, error)
                 continue
             with records.publish(records.trial_folder(number)) as folder:
                 name, row = ("", 0) if served.policy is None else policies.trainings[served.policy]
@@ -212,17 +278,18 @@ def _judge_policies(
                 prompt_values=judged.prompt_values,
                 feasible=study.evaluation.feasible(study.problem.names, judged.values, judged.kl),
             )
-            front = load_front(records, study.problem.policy, keep)
-            notify("on_policy", next(p for p in front.points if p.trial == number))
-            notify("on_front", front)
+            front = session.front()
+            session.notify("on_policy", next(p for p in front.points if p.trial == number))
+            session.notify("on_front", front)
 
 
-def _groups(records: StudyStore, policies: PolicySet) -> Iterator[list[tuple[int, Selection]]]:
+def _groups(records: StudyStore, policies: PolicySet, numbers: Sequence[int]) -> Iterator[list[tuple[int, Selection]]]:
     """Yields unfinished trials with what serves their weights, in groups that can be sampled as one stack.
 
     Mixtures of different ranks and policies that read different texts are sampled apart.
     """
-    waiting = [t for t in records.trials(prompt_values=False) if t.state not in ("done", "failed")]
+    trials = [records.trial(number) for number in numbers]
+    waiting = [t for t in trials if t.state not in ("done", "failed")]
     together: dict[Any, list[tuple[int, Selection]]] = {}
     for trial in waiting:
         served = policies.for_weights(trial.weights)
@@ -234,7 +301,7 @@ def _groups(records: StudyStore, policies: PolicySet) -> Iterator[list[tuple[int
 
 
 def _trial_config(study: Study, number: int, served: Selection) -> dict[str, Any]:
-    weights = dict(zip(study.problem.names, map(float, study.weights[number]), strict=True))
+    weights = dict(zip(study.problem.names, map(float, served.weights), strict=True))
     text = None if served.text is None else asdict(served.text)
     shares = {str(policy): share for policy, share in served.shares}
     return {

@@ -80,7 +80,7 @@ class TerminalProgress:
         """Shows what is going to run, and how much of it is done already."""
         self._records, self._objectives = records, study.problem.names
         trials = records.trials(prompt_values=False)
-        self._total = len(study.weights)
+        self._total = study.policies
         self._done = sum(t.state == "done" for t in trials)
         self._failed = {t.number for t in trials if t.state == "failed"}
         facts = [records.name, type(study.method).__name__, f"{len(self._objectives)} objectives"]

@@ -41,7 +41,10 @@ class Records:
 
 def study(policies: int = 3) -> Any:
     return SimpleNamespace(
-        weights=np.full((policies, 2), 0.5), problem=SimpleNamespace(names=NAMES), method=SimpleNamespace()
+        weights=np.full((policies, 2), 0.5),
+        policies=policies,
+        problem=SimpleNamespace(names=NAMES),
+        method=SimpleNamespace(),
     )
 
 

@@ -145,15 +145,15 @@ def _rewards(study: Study, engine: Engine, findings: Findings) -> dict[str, Any]
 def _adapters(study: Study, engine: Engine) -> dict[str, Any]:
     training = _training(study)
     if training is None:
-        return {"policies": len(study.weights)}
+        return {"policies": study.policies}
     one = AdapterStack.initial(engine.language_model.model, training.lora, 1, study.seed)
     parameters, size = one.matrix.shape[1], one.matrix.element_size()
     return {
-        "policies": len(study.weights),
+        "policies": study.policies,
         "rank": training.lora.rank,
         "parameters_each": parameters,
         # parameters, gradient and the two moments of AdamW
-        "training_megabytes": 4 * parameters * size * len(study.weights) / 1e6,
+        "training_megabytes": 4 * parameters * size * len(study.stack_weights) / 1e6,
     }
 
 
@@ -168,13 +168,14 @@ def _times(study: Study, engine: Engine) -> dict[str, Any]:
     method: Any = replace(study.method, training=replace(training, steps=STEPS))  # type: ignore[type-var]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", MoalignWarning)  # a run says them when they matter
-        policies = method.fit(problem, study.weights, engine)
+        policies = method.fit(problem, study.stack_weights, engine)
         per_policy = _evaluation_seconds(problem, evaluation, engine, policies.stack)
     per_step = {name: float(np.diff(seconds).min()) for name, seconds in stamps.items()}
-    judged = len(study.weights) + 1  # with the reference policy
+    stacks = -(-study.policies // len(study.stack_weights))  # rounds of a search
+    judged = study.policies + 1  # with the reference policy
     return {
         "seconds_per_step": max(per_step.values()),
-        "training_seconds": sum(s * _steps(study, name, training) for name, s in per_step.items()),
+        "training_seconds": stacks * sum(s * _steps(study, name, training) for name, s in per_step.items()),
         "evaluation_seconds": per_policy * judged * len(study.evaluation.prompts) / len(evaluation.prompts),
         "evaluation_responses": judged * len(study.evaluation.prompts) * study.evaluation.samples,
         "peak_megabytes": _peak_megabytes(engine),
