@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from moalign.data.pairs import PreferencePairs, pairs_from_table, split_row
+from moalign.data.layouts import split_row
+from moalign.data.pairs import PreferencePairs, pairs_from_table
 from moalign.data.sources import check_choices, hub_table
 from moalign.data.tables import Table, read_table
 from moalign.errors import DataError

@@ -1,7 +1,6 @@
 """Rewards: anything that maps prompts and responses to one number per response, higher is better."""
 
 from moalign.rewards.aggregate import Aggregate as Aggregate
-from moalign.rewards.aggregators import Aggregator as Aggregator
 from moalign.rewards.aggregators import AllOf as AllOf
 from moalign.rewards.aggregators import AnyOf as AnyOf
 from moalign.rewards.aggregators import Chebyshev as Chebyshev
@@ -9,7 +8,6 @@ from moalign.rewards.aggregators import GeneralisedMean as GeneralisedMean
 from moalign.rewards.aggregators import Linear as Linear
 from moalign.rewards.aggregators import NashWelfare as NashWelfare
 from moalign.rewards.aggregators import OrderedMean as OrderedMean
-from moalign.rewards.aggregators import Reach as Reach
 from moalign.rewards.aggregators import SmoothChebyshev as SmoothChebyshev
 from moalign.rewards.aggregators import WorstCase as WorstCase
 from moalign.rewards.embeddings import Embedding as Embedding
@@ -25,6 +23,8 @@ from moalign.rewards.learned import LearnedRewards as LearnedRewards
 from moalign.rewards.learned import fit_reward_model as fit_reward_model
 from moalign.rewards.learned_folder import load_rewards as load_rewards
 from moalign.rewards.model import RewardModel as RewardModel
+from moalign.rewards.reach import Aggregator as Aggregator
+from moalign.rewards.reach import Reach as Reach
 from moalign.rewards.recipes import BradleyTerry as BradleyTerry
 from moalign.rewards.recipes import FineTuning as FineTuning
 from moalign.rewards.recipes import Regression as Regression

@@ -11,7 +11,8 @@ import numpy as np
 
 from moalign.arrays import FloatArray
 from moalign.errors import DefinitionError, NumericsWarning
-from moalign.rewards.aggregators import Aggregator, AllOf, AnyOf, Reach
+from moalign.rewards.aggregators import AllOf, AnyOf
+from moalign.rewards.reach import Aggregator, Reach
 from moalign.rewards.score import Reward, check_inside, check_wrapped, reward_name, score
 
 _MOST_APART = 1e3  # ratio of spreads beyond which the smallest reward hardly counts

@@ -3,10 +3,6 @@
 An aggregator is a frozen dataclass that maps `values` [..., objectives] to [...] (numpy or torch), with a `reach` to
 read. `Aggregate` makes one reward of several rewards and an aggregator.
 
-What "reach" is about: points that an aggregator can pick among *finitely many* reward vectors, such as candidates,
-checkpoints, or the responses to a prompt. The expected rewards of all stochastic policies form a convex set, because
-mixtures of policies mix expectations; over them, and with a KL term, linear weights already reach the whole front.
-
 Applied per response, a curved aggregator maximises the expected utility of a response, E[u(r)], which is not the
 utility of the expected rewards, u(E[r]).
 """
@@ -17,8 +13,7 @@ import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import Enum
-from typing import Any, ClassVar, Protocol, final, runtime_checkable
+from typing import Any, ClassVar, final
 
 import numpy as np
 from array_api_compat import is_torch_array
@@ -26,29 +21,8 @@ from array_api_compat import is_torch_array
 from moalign.arrays import simplex_problems
 from moalign.errors import DefinitionError, NumericsWarning
 from moalign.rewards import scalarisation
+from moalign.rewards.reach import Reach
 from moalign.rewards.scalarisation import Array
-
-
-class Reach(Enum):
-    """Which points of a front are best for some setting of an aggregator; the value is the sentence to show."""
-
-    SUPPORTED = "Only points on the convex hull of the front; those inside a dent are best for no weights."
-    WEAKLY_PARETO = "Every Pareto point, for weights in proportion to 1 / (ideal - point); also weakly efficient ties."
-    PROPER = "Pareto points whose trade-offs are below about 1 / augment, also inside a dent; no weakly efficient ties."
-    NEARLY_ALL = "Every Pareto point as mu goes to 0; at a given mu, dents shallower than about mu are lost."
-    CONCAVE = "All supported points and some inside a dent, the more the stronger the curvature; not all."
-    EXTREMES = "Points that are great in one objective; balanced ones may be best for no weights."
-    ONE_POINT = "One balanced point (or ties): there are no weights to choose others with."
-
-
-@runtime_checkable
-class Aggregator(Protocol):
-    """Rewards [..., objectives] to one number each [...], to be maximised."""
-
-    @property
-    def reach(self) -> Reach: ...
-
-    def __call__(self, values: Array) -> Array: ...
 
 
 @final
