@@ -90,10 +90,10 @@ class Comparisons:
         wanted = [self.users.index(name) for name in users]
         return self.select(np.flatnonzero(np.isin(self.user, wanted)))
 
-    def halves(self, share: float, *, seed: int = 0) -> tuple[Comparisons, Comparisons | None]:
-        """Returns a random (1 - share, share) split within each user; a user with one comparison keeps it left.
+    def split(self, share: float, *, seed: int = 0) -> tuple[IntArray, IntArray]:
+        """Returns the rows of a random (1 - share, share) split within each user, in order.
 
-        Each user gives floor(share * count) comparisons to the right part, which is None when that is nothing.
+        Each user gives floor(share * count) comparisons to the right part, so one who has few gives none.
 
         Args:
             share: in [0, 1), of the right part.
@@ -103,7 +103,7 @@ class Comparisons:
             raise DefinitionError(f"share must be in [0, 1), got {share}.")
         rank = _rank_within(self.user, np.random.default_rng(seed))
         right = rank < np.floor(share * self.counts())[self.user]
-        return self.select(np.flatnonzero(~right)), self.select(np.flatnonzero(right)) if right.any() else None
+        return np.flatnonzero(~right), np.flatnonzero(right)
 
 
 def load_comparisons(source: object, *, user: str | None = None) -> Comparisons:

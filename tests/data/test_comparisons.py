@@ -83,11 +83,12 @@ def test_a_split_takes_the_same_share_of_every_user() -> None:
     counts = {"a": 10, "b": 4, "c": 1}
     rows = [{"user": u, "chosen": f"{u}{i}", "rejected": "x"} for u, n in counts.items() for i in range(n)]
     given = load_comparisons(rows)
-    left, right = given.halves(0.25, seed=3)
-    assert right is not None and dict(zip(right.users, right.counts().tolist(), strict=True)) == {"a": 2, "b": 1}
+    left, right = (given.select(rows) for rows in given.split(0.25, seed=3))
+    assert dict(zip(right.users, right.counts().tolist(), strict=True)) == {"a": 2, "b": 1}
     assert sorted(texts(left) + texts(right)) == texts(given)
-    assert texts(given.halves(0.25, seed=3)[1]) == texts(right) != texts(given.halves(0.25, seed=4)[1])
-    assert given.halves(0.0)[1] is None
+    assert np.array_equal(given.split(0.25, seed=3)[1], given.split(0.25, seed=3)[1])
+    assert texts(given.select(given.split(0.25, seed=4)[1])) != texts(right)
+    assert not len(given.split(0.0)[1])
     assert given.of("b", "c").users == ("b", "c")
     with pytest.raises(DataError, match="no comparisons of user 'd'"):
         given.of("d")
