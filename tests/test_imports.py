@@ -36,6 +36,7 @@ LEVEL_OF = {name: level for level, names in enumerate(LEVELS) for name in names}
 ALLOWED = {
     ("front", "figures"): "Front.plot()",
     ("results", "publish"): "Point.export()",
+    ("rewards", "problem"): "PersonalRewards.as_objectives()",
 }
 
 

@@ -1,5 +1,10 @@
 """Rewards: anything that maps prompts and responses to one number per response, higher is better."""
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from moalign.rewards.aggregate import Aggregate as Aggregate
 from moalign.rewards.aggregators import AllOf as AllOf
 from moalign.rewards.aggregators import AnyOf as AnyOf
@@ -47,9 +52,37 @@ from moalign.rewards.voting import borda as borda
 from moalign.rewards.voting import majority as majority
 from moalign.rewards.voting import maximal_lottery as maximal_lottery
 
+if TYPE_CHECKING:
+    from moalign.rewards.ideal_point import IdealPoint as IdealPoint
+    from moalign.rewards.mixture import Mixture as Mixture
+    from moalign.rewards.people.agreement import Agreement as Agreement
+    from moalign.rewards.people.personal import PersonalReward as PersonalReward
+    from moalign.rewards.people.personal import PersonalRewards as PersonalRewards
+    from moalign.rewards.preference_embedding import GeneralPreference as GeneralPreference
+    from moalign.rewards.preference_embedding import PreferenceEmbedding as PreferenceEmbedding
+    from moalign.rewards.preference_embedding import intransitivity as intransitivity
+
+# Models of many users need torch, which takes seconds to load: they are imported when first used.
+_HOME = {
+    "moalign.rewards.ideal_point": ("IdealPoint",),
+    "moalign.rewards.mixture": ("Mixture",),
+    "moalign.rewards.people.agreement": ("Agreement",),
+    "moalign.rewards.people.personal": (
+        "PersonalReward",
+        "PersonalRewards",
+    ),
+    "moalign.rewards.preference_embedding": (
+        "GeneralPreference",
+        "PreferenceEmbedding",
+        "intransitivity",
+    ),
+}
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+
 __all__ = [
     "Aggregate",
     "Aggregator",
+    "Agreement",
     "AllOf",
     "AnyOf",
     "BradleyTerry",
@@ -58,7 +91,9 @@ __all__ = [
     "Clip",
     "Embedding",
     "FineTuning",
+    "GeneralPreference",
     "GeneralisedMean",
+    "IdealPoint",
     "ImplicitReward",
     "LearnedReward",
     "LearnedRewards",
@@ -66,14 +101,18 @@ __all__ = [
     "Linear",
     "LogSigmoid",
     "MajorityVote",
+    "Mixture",
     "NashWelfare",
     "Negate",
     "OrderedMean",
+    "PersonalReward",
+    "PersonalRewards",
+    "PreferenceEmbedding",
     "Quantile",
     "Reach",
     "References",
-    "Reward",
     "Regression",
+    "Reward",
     "RewardModel",
     "SmoothChebyshev",
     "Standardize",
@@ -82,6 +121,7 @@ __all__ = [
     "borda",
     "character_count",
     "fit_reward_model",
+    "intransitivity",
     "label_scale",
     "load_rewards",
     "majority",
@@ -95,3 +135,11 @@ __all__ = [
     "token_count",
     "word_count",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'moalign.rewards' has no attribute {name!r}")
+    value = getattr(import_module(_MODULE_OF[name]), name)
+    globals()[name] = value
+    return value

@@ -72,7 +72,7 @@ class IdealPoint:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not isinstance(self.prototypes, int):
+        if isinstance(self.prototypes, (list, range)):
             object.__setattr__(self, "prototypes", tuple(self.prototypes))
         problems = number_problems(self.prototypes, "prototypes")
         choices = {

@@ -48,7 +48,7 @@ class Mixture:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not isinstance(self.groups, int):
+        if isinstance(self.groups, (list, range)):
             object.__setattr__(self, "groups", tuple(self.groups))
         problems = number_problems(self.groups, "groups")
         for name, known in (("choose", ("held out", "bic")), ("unit", ("user", "answer"))):

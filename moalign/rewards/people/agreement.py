@@ -116,3 +116,16 @@ def measure(
         worst_calibration_error=max((calibration(probabilities[m], hit[m])[0] for m in large), default=float("nan")),
         unknown_users=unknown_users,
     )  # fmt: skip
+
+
+def adjusted_rand(first: IntArray, second: IntArray) -> float:
+    """Returns the adjusted Rand index of two groupings [users]: 1 for the same up to names, 0 on average by chance."""
+    table = np.zeros((int(first.max()) + 1, int(second.max()) + 1))
+    np.add.at(table, (first, second), 1)
+    both, rows, columns, all_pairs = (
+        float((counts * (counts - 1) / 2).sum())
+        for counts in (table, table.sum(axis=1), table.sum(axis=0), np.array([float(len(first))]))
+    )
+    expected = rows * columns / max(all_pairs, 1.0)
+    most = (rows + columns) / 2
+    return 1.0 if most == expected else (both - expected) / (most - expected)

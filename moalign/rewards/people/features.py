@@ -9,7 +9,7 @@ behind it stays linear and cheap, and the components are the same for every star
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias, final
 
 import numpy as np
@@ -51,16 +51,21 @@ class Lift:
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Features:
-    """An embedding and its lift, as one function of texts."""
+    """An embedding and its lift, as one function of texts.
+
+    Features are centred, so the empty text (the zero vector) would be liked as much as the mean text. Where it takes
+    part, every other text has a last feature of 1: how much anything is preferred to nothing.
+    """
 
     embed: Embed
     lift: Lift
+    empty: bool = False  # whether the empty text takes part
     cache: dict[str, FloatArray] = field(default_factory=dict, repr=False)  # features of the texts fitted on
 
     @property
     def dim(self) -> int:
         """The number of features."""
-        return len(self.lift.mean)
+        return len(self.lift.mean) + self.empty
 
     def __call__(self, texts: Sequence[str]) -> FloatArray:
         """Returns the features [texts, dim]; the empty text is the zero vector.
@@ -69,14 +74,19 @@ class Features:
             RewardError: the embedding fails, or returns anything else than a finite array [texts, dim].
         """
         new = [text for text in dict.fromkeys(texts) if text and text not in self.cache]
-        found = dict(zip(new, self.lift(embedded(self.embed, new)), strict=True)) if new else {}
+        found = dict(zip(new, self.of(embedded(self.embed, new)), strict=True)) if new else {}
         found[""] = np.zeros(self.dim)
         return np.stack([found[text] if text in found else self.cache[text] for text in texts])
+
+    def of(self, rows: FloatArray) -> FloatArray:
+        """Returns the features [n, dim] of embedded texts [n, embedding's dim]."""
+        lifted = self.lift(rows)
+        return np.hstack([lifted, np.ones((len(lifted), 1))]) if self.empty else lifted
 
     def __fingerprint__(self) -> dict[str, object]:
         """Returns what decides the features: the embedding and the numbers of the lift."""
         names = ("landmarks", "basis", "width", "mean", "scale")
-        return {"embed": self.embed, **{name: getattr(self.lift, name) for name in names}}
+        return {"embed": self.embed, "empty": self.empty, **{name: getattr(self.lift, name) for name in names}}
 
 
 def fit_features(embed: Embed, texts: Sequence[str], components: int, seed: int) -> Features:
@@ -84,7 +94,7 @@ def fit_features(embed: Embed, texts: Sequence[str], components: int, seed: int)
 
     Args:
         embed: the embedding, called once with all distinct texts.
-        texts: items of the comparisons; empty ones take no part.
+        texts: items of the comparisons.
         components: of the kernel; 0 leaves the embedding as it is. Fewer come out where the texts do not span more.
         seed: of the choice of landmarks.
 
@@ -95,8 +105,8 @@ def fit_features(embed: Embed, texts: Sequence[str], components: int, seed: int)
     if not distinct:
         return Features(embed=embed, lift=_scaled(np.zeros((1, 1)), np.zeros((0, 1)), np.zeros((0, 1)), 1.0))
     rows = embedded(embed, distinct)
-    lift = _fit_lift(rows, components, seed)
-    return Features(embed=embed, lift=lift, cache=dict(zip(distinct, lift(rows), strict=True)))
+    found = Features(embed=embed, lift=_fit_lift(rows, components, seed), empty="" in texts)
+    return replace(found, cache=dict(zip(distinct, found.of(rows), strict=True)))
 
 
 def embedded(embed: Embed, texts: list[str]) -> FloatArray:

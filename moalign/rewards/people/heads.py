@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol, final
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -117,4 +118,4 @@ def options_of(heads: Heads) -> dict[str, object]:
 
 def as_tensor(values: object) -> Tensor:
     """Returns an array as a float64 tensor on the CPU, where fitted models are evaluated."""
-    return torch.tensor(values, dtype=torch.float64)
+    return torch.from_numpy(np.array(values, dtype=np.float64))  # a copy: arrays may be read-only

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, final
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from moalign.arrays import FloatArray, as_vector
@@ -167,11 +168,12 @@ class PersonalRewards:
             mixtures: [users, K], of the users of the comparisons.
         """
         x, c = self.features(comparisons.items)
+        chosen, rejected = (torch.tensor(np.array(side)) for side in (comparisons.chosen, comparisons.rejected))
         margins = np.zeros(len(comparisons))
         for start in range(0, len(comparisons), _AT_ONCE):
             rows = slice(start, start + _AT_ONCE)
             w = as_tensor(mixtures[comparisons.user[rows]])
-            sides = [self._rewards(x[i], c[i], w) for i in (comparisons.chosen[rows], comparisons.rejected[rows])]
+            sides = [self._rewards(x[i], c[i], w) for i in (chosen[rows], rejected[rows])]
             margins[rows] = sides[0] - sides[1]
         return margins
 

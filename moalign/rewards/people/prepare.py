@@ -40,7 +40,10 @@ class Prepared:
         """Returns reward of chosen minus reward of rejected, in the heads' units, [rows]."""
         given = self.comparisons
         w = as_tensor(mixtures[given.user[rows]])
-        sides = [heads.rewards(self.x[i], self.c[i], w) for i in (given.chosen[rows], given.rejected[rows])]
+        sides = [
+            heads.rewards(self.x[i], self.c[i], w)
+            for i in map(torch.from_numpy, (given.chosen[rows], given.rejected[rows]))
+        ]
         return (sides[0] - sides[1]).numpy()
 
     @property

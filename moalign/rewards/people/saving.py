@@ -38,7 +38,7 @@ def save(model: PersonalRewards, folder: Path) -> None:
     for part in ("items", "prompts"):
         if (features := getattr(model, part)) is not None:
             tensors |= {f"{part}.{name}": as_tensor(getattr(features.lift, name)) for name in _LIFT}
-            lifts[part] = {"width": features.lift.width, "scale": features.lift.scale}
+            lifts[part] = {"width": features.lift.width, "scale": features.lift.scale, "empty": features.empty}
     rest = {
         "format": _FORMAT,
         "kind": type(model.heads).__name__,
@@ -81,4 +81,5 @@ def load(folder: Path, embed: Embed) -> PersonalRewards:
 
 def _features(part: str, tensors: dict[str, Tensor], lift: dict[str, float], embed: Embed) -> Features:
     arrays = {name: tensors[f"{part}.{name}"].to(torch.float64).numpy() for name in _LIFT}
-    return Features(embed=embed, lift=Lift(**arrays, width=lift["width"], scale=lift["scale"]))
+    found = Lift(**arrays, width=float(lift["width"]), scale=float(lift["scale"]))
+    return Features(embed=embed, lift=found, empty=bool(lift["empty"]))

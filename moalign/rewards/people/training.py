@@ -219,14 +219,19 @@ def _start(design: Design, pairs: Pairs, member: Member, most: int) -> list[Tens
     features = pairs.items.shape[1]
     values += _linear(design, features, (), draw)
     if design.prompts:
-        # drawn for every prototype there could be; those a member lacks never matter
-        values += _linear(design, pairs.prompts.shape[1], (most,), draw)
+        each = _linear(design, pairs.prompts.shape[1], (member.prototypes,), draw)
+        values += [_padded(value, most) for value in each]
     else:
-        points = torch.randn(most, design.dim if design.ideal == "Pw" else features, generator=draw)
-        values.append(points / points.norm(dim=-1, keepdim=True))
+        points = torch.randn(member.prototypes, design.dim if design.ideal == "Pw" else features, generator=draw)
+        values.append(_padded(points / points.norm(dim=-1, keepdim=True), most))
     if design.angle:
         values.append(torch.tensor(design.scale).log())
     return values
+
+
+def _padded(values: Tensor, most: int) -> Tensor:
+    """Returns the values with zeros for the prototypes that a member lacks, [most, ...]."""
+    return torch.cat([values, values.new_zeros(most - len(values), *values.shape[1:])])
 
 
 def _linear(design: Design, features: int, lead: tuple[int, ...], draw: torch.Generator) -> list[Tensor]:
