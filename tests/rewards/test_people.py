@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -352,6 +353,30 @@ def test_what_is_saved_scores_the_same(fitted: PersonalRewards, tmp_path: Path) 
         fitted.save(tmp_path / "people")
 
 
+@pytest.mark.slow
+def test_a_study_over_prototypes_runs_and_is_recognised_after_loading(tmp_path: Path) -> None:
+    from tests.tiny import save_model, tiny_study
+
+    folder = save_model(tmp_path / "model")
+
+    def body(texts: list[str]) -> np.ndarray:  # named: a lambda could not be recognised
+        return np.array([[len(text), text.count("e"), text.count("a")] for text in texts], dtype=float)
+
+    given = [
+        {"user": f"u{u}", "chosen": s[u % 2], "rejected": s[1 - u % 2]}
+        for u in range(8) for i in range(40) for s in [(f"yes {i}", f"yes, and number {i} is fine, too")]
+    ]  # fmt: skip
+    pal = IdealPoint(prototypes=2, **FAST).fit(given, embed=body)
+    study = tiny_study(folder)
+    study = replace(study, name="people", problem=replace(study.problem, objectives=pal.as_objectives()))
+    front = ma.run(study, store=tmp_path / "runs")
+    assert len(front) == 3 and np.isfinite(front.F).all()
+    pal.save(tmp_path / "pal")
+    again = PersonalRewards.load(tmp_path / "pal", embed=body)
+    same = replace(study, problem=replace(study.problem, objectives=again.as_objectives()))
+    assert np.array_equal(ma.run(same, store=tmp_path / "runs").F, front.F)
+
+
 # ---------------------------------------------------------------------------------------------------------- bad input
 
 
@@ -505,3 +530,16 @@ def test_names_are_public_and_light() -> None:
     assert {"IdealPoint", "Mixture", "PersonalRewards", "Agreement"} <= set(ma.rewards.__all__)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = ma.rewards.nothing
+
+
+def test_a_hostile_name_does_not_reach_the_terminal() -> None:
+    found = measure(np.ones(1), np.full(1, 0.7), np.ones(1), np.zeros(1, int), ("\x1b[31mred",))
+    assert "\x1b" not in str(found) and "red" in str(found)
+
+
+def test_training_leaves_the_global_generator_alone() -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    IdealPoint(prototypes=1, layers=1, dropout=0.2, lift=0, steps=2).fit(people(), embed=embed)
+    assert torch.equal(torch.rand(1), expected)

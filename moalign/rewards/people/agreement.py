@@ -9,6 +9,7 @@ from typing import NamedTuple, final
 import numpy as np
 
 from moalign.arrays import FloatArray, IntArray
+from moalign.data.tables import short_repr
 from moalign.errors import DataError
 
 BINS = 10
@@ -44,7 +45,7 @@ class Agreement:
     def __str__(self) -> str:
         found = self.parts[self.worst]
         return (
-            f"accuracy {self.accuracy}; worst of {len(self.parts)}: {self.worst} {found}; log-loss "
+            f"accuracy {self.accuracy}; worst of {len(self.parts)}: {short_repr(self.worst)} {found}; log-loss "
             f"{self.log_loss:.3f}, ECE {self.calibration_error:.3f}"
         )
 

@@ -95,16 +95,17 @@ def train(design: Design, pairs: Pairs, members: Sequence[Member], seed: int) ->
     The loss of a member is the mean preference loss plus prior / (2 n) * sum_u |v_u - mean v|^2: users with few
     answers stay near the population.
     """
-    torch.manual_seed(seed)  # dropout has no generator of its own
-    state = _State(design, pairs, members)
-    order = _passes(len(pairs.user), seed)
-    total, seen = torch.zeros(len(members)), 0
-    for step in range(design.steps):
-        rows = next(order)
-        loss = state.loss(rows)
-        state.move(loss.sum(), min(1.0, 2 * (1 - step / design.steps)))
-        if step >= design.steps - max(1, len(pairs.user) // BATCH):
-            total, seen = total + loss.detach(), seen + 1
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)  # dropout has no generator of its own
+        state = _State(design, pairs, members)
+        order = _passes(len(pairs.user), seed)
+        total, seen = torch.zeros(len(members)), 0
+        for step in range(design.steps):
+            rows = next(order)
+            loss = state.loss(rows)
+            state.move(loss.sum(), min(1.0, 2 * (1 - step / design.steps)))
+            if step >= design.steps - max(1, len(pairs.user) // BATCH):
+                total, seen = total + loss.detach(), seen + 1
     return state.result(total / max(seen, 1))
 
 
