@@ -84,7 +84,7 @@ def oracle(
         corrected: take off the leading finite-sample bias of rewards, values and log Z. Valid while weights are not
             candidate-limited; it does not rescue saturated tilts. KL and value follow; the Jacobian stays as it is.
         per_prompt: keep the `prompt_` fields, prompts x weights numbers each.
-        chunk: weights handled at once; None bounds the results held at once near two million numbers.
+        chunk: weights handled at once; None bounds the results held at once near half a million numbers.
 
     Raises:
         DefinitionError: lists shapes that do not fit, numbers that are not finite, beta that is not positive, and
@@ -95,19 +95,17 @@ def oracle(
     """
     given = candidates(rewards, log_base=log_base, mask=mask, values=values)
     w, strength = checked_weights(given, weights, beta=beta)
-    means_only = not (per_prompt or want_jacobian or want_ess or corrected)
-    quick = _on_lattice(given, w, strength) if means_only and chunk is None else None
-    if quick is not None:
-        found = _mean_expectations(given, quick, w, strength)
+    if not (per_prompt or want_jacobian or want_ess or corrected):
+        mean = _on_lattice(given, w, strength) if chunk is None else None
+        if mean is None:
+            mean = Tilter(given).means(w / strength[:, None], chunk)
+        found = _mean_expectations(given, mean, w, strength)
         return OracleResult(weights=w, beta=strength, reference_rewards=given.centre.mean(0), **found)
     tilter = Tilter(given, covariance=want_jacobian)
     squarer = Squarer(given) if want_ess or corrected else None
     parts = []
-    for some in chunks(len(w), given, chunk, covariance=want_jacobian, means=means_only):
+    for some in chunks(len(w), given, chunk, covariance=want_jacobian):
         queries = w[some] / strength[some, None]
-        if means_only:
-            parts.append(_mean_expectations(given, tilter.means(queries), w[some], strength[some]))
-            continue
         tilt, found = tilter(queries), {}
         if squarer is not None:
             squares = squarer(queries, tilt)

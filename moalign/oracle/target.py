@@ -12,7 +12,7 @@ from torch import Tensor
 from moalign.arrays import FloatArray
 from moalign.errors import DefinitionError
 from moalign.oracle.candidates import Candidates, candidates, checked_weights
-from moalign.oracle.tilt import WRITTEN_ELEMENTS, Tilter, chunks
+from moalign.oracle.tilt import WRITTEN_ELEMENTS, Tilter
 
 BRACKET = 4.0  # factor by which beta is lowered until the KL exceeds the target
 MOST_LOWERINGS = 60
@@ -42,12 +42,11 @@ def kl_target(
     """
     given = candidates(rewards, log_base=log_base, mask=mask)
     asked, target = checked_weights(given, weights, target_kl=target_kl)
-    parts = chunks(len(asked), given, chunk, means=True)
     _check_attainable(given, asked, target)
     tilter = Tilter(given)
 
     def kl(beta: Tensor) -> Tensor:
-        return torch.cat([tilter.means(asked[some] / beta[some, None]).kl for some in parts])
+        return tilter.means(asked / beta[:, None], chunk).kl
 
     # a score of range d has variance at most d^2 / 4 under any tilt, hence KL <= d^2 / (8 beta^2): this starts too high
     extent = asked.abs() @ (given.rewards.amax((0, 1)) - given.rewards.amin((0, 1)))

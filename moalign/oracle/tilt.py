@@ -17,9 +17,9 @@ from moalign.errors import DefinitionError
 from moalign.oracle.attention import attention
 from moalign.oracle.candidates import Candidates
 
-CHUNK_ELEMENTS = 1 << 21  # weights x prompts x width of the results held at once: 8 MiB in float32
+CHUNK_ELEMENTS = 1 << 19  # prompts x weights x width of the results held at once: 2 MiB in float32
 WRITTEN_ELEMENTS = 1 << 21  # weights x prompts x candidates of the form that stores probabilities
-PROMPTS_AT_ONCE = 256  # where only means are asked for: keeps chunks of weights long, which the kernel likes
+PROMPTS_AT_ONCE = 64  # where only means are asked for: keeps chunks of weights long, which the kernel likes
 IMPOSSIBLE = -1e4  # a finite log-probability whose exponential is zero: -inf times a padded zero would be NaN
 SMALL_REACH = 0.1  # largest |query . reward| below which log Z is so near zero that absolute rounding would show
 LARGE_REACH = 1e3  # and above which an impossible candidate could be mistaken for a possible one
@@ -69,9 +69,16 @@ class Tilter:
                     field[:, some] = digits
         return tilt
 
-    def means(self, queries: Tensor) -> MeanTilt:
-        """Returns the means over prompts of the tilts by `queries` [weights, objectives], without the covariance."""
-        mean, others = self._attending.means(queries), self._inexact(queries)
+    def means(self, queries: Tensor, chunk: int | None = None) -> MeanTilt:
+        """Returns the means over prompts of the tilts by `queries` [weights, objectives], without the covariance.
+
+        Any number of queries is taken in chunks of bounded size; `chunk` as in `chunks`.
+        """
+        prompts = min(PROMPTS_AT_ONCE, len(self._candidates.rewards))
+        mean, others = (
+            self._attending.means(queries, _step(prompts, self._attending.width, chunk)),
+            self._inexact(queries),
+        )
         for some in self._written_chunks(others):
             better = _written_out(self._candidates, queries[some], False)
             for field, digits in zip(mean, better[:4], strict=True):
@@ -89,29 +96,28 @@ class Tilter:
         return torch.split(positions, max(1, WRITTEN_ELEMENTS // each)) if len(positions) else ()
 
 
-def chunks(
-    weights: int, candidates: Candidates, chunk: int | None, *, covariance: bool = False, means: bool = False
-) -> list[slice]:
-    """Returns slices of the weights to tilt by at once, each `chunk` long or short enough for two million numbers.
+def chunks(weights: int, candidates: Candidates, chunk: int | None, *, covariance: bool = False) -> list[slice]:
+    """Returns slices of the weights to tilt by at once, each `chunk` long or short enough for half a million numbers.
 
     Args:
         weights: how many there are.
         candidates: what is tilted.
         chunk: length of the slices; None bounds the memory of the results.
         covariance: whether second moments are computed, too.
-        means: whether only means over prompts are asked for, so that prompts can be taken in turns.
 
     Raises:
         DefinitionError: a chunk below 1.
     """
-    if chunk is not None and chunk < 1:
-        raise DefinitionError(f"chunk must be at least 1 weight vector, got {chunk}.")
     prompts, _, objectives = candidates.rewards.shape
     moments = objectives * objectives if covariance else 0
-    width = objectives + 1 + candidates.values.shape[-1] + moments
-    at_once = min(prompts, PROMPTS_AT_ONCE) if means else prompts
-    step = chunk or max(1, CHUNK_ELEMENTS // (at_once * _padded(width)))
+    step = _step(prompts, _padded(objectives + 1 + candidates.values.shape[-1] + moments), chunk)
     return [slice(start, start + step) for start in range(0, weights, step)]
+
+
+def _step(prompts: int, width: int, chunk: int | None) -> int:
+    if chunk is not None and chunk < 1:
+        raise DefinitionError(f"chunk must be at least 1 weight vector, got {chunk}.")
+    return chunk or max(1, CHUNK_ELEMENTS // (prompts * width))
 
 
 class _Attending:
@@ -142,16 +148,18 @@ class _Attending:
             covariance=None if self.pairs is None else _covariance(rewards, averages[..., last:], self.pairs),
         )
 
-    def means(self, queries: Tensor) -> MeanTilt:
+    def means(self, queries: Tensor, step: int) -> MeanTilt:
         m, prompts = self.objectives, len(self.keys)
         asked = self._asked(queries)
+        # allocated before the chunks: results kept between them would pin the memory that they free
         total = self.keys.new_zeros(len(queries), m + self.judged, dtype=torch.float64)
         log_z = total.new_zeros(len(queries))
-        for start in range(0, prompts, PROMPTS_AT_ONCE):
-            turn = slice(start, start + PROMPTS_AT_ONCE)
-            averages, some = attention(asked, self.keys[turn], self.content[turn])
-            total += averages[..., : m + self.judged].sum(0, dtype=torch.float64)
-            log_z += some.sum(0, dtype=torch.float64)
+        for first in range(0, len(queries), step):
+            for start in range(0, prompts, PROMPTS_AT_ONCE):
+                some, turn = slice(first, first + step), slice(start, start + PROMPTS_AT_ONCE)
+                averages, part = attention(asked[some], self.keys[turn], self.content[turn])
+                total[some] += averages[..., : m + self.judged].sum(0, dtype=torch.float64)
+                log_z[some] += part.sum(0, dtype=torch.float64)
         rewards, log_z = total[:, :m] / prompts, log_z / prompts
         kl = ((rewards * queries).sum(-1) - log_z).clamp_min(0)
         return MeanTilt(rewards, total[:, m:] / prompts, log_z, kl)
