@@ -29,10 +29,10 @@ from torch import Tensor
 from moalign.arrays import FloatArray, IntArray
 from moalign.data.comparisons import load_comparisons
 from moalign.errors import DefinitionError
-from moalign.rewards.people.em import Answers, run_em
+from moalign.rewards.people.em import run_em
 from moalign.rewards.people.features import Embed
 from moalign.rewards.people.personal import PersonalRewards
-from moalign.rewards.people.prepare import Prepared, number_problems, numbers_of, prepare
+from moalign.rewards.people.prepare import Prepared, answers_of, as_long, number_problems, numbers_of, prepare
 from moalign.rewards.people.scores import Ideal, Loss
 from moalign.rewards.people.selection import Trial, best_starts, parsimonious
 from moalign.rewards.people.training import Design, Member, Pairs, Trained, train
@@ -167,31 +167,16 @@ class IdealPoint:
         )  # fmt: skip
 
 
-def answers_of(prepared: Prepared, rows: IntArray, *, by_user: bool = True) -> Answers:
-    """Returns these comparisons for EM, with users (or each answer by itself) as the units."""
-    given = prepared.comparisons
-    unit = given.user[rows] if by_user else np.arange(len(rows))
-    return Answers(
-        features=prepared.x.float(), chosen=_long(given.chosen[rows]), rejected=_long(given.rejected[rows]),
-        labels=torch.tensor(given.labels[rows], dtype=torch.float32), unit=_long(unit),
-        units=len(given.users) if by_user else len(rows),
-    )  # fmt: skip
-
-
 def _pairs(prepared: Prepared, rows: IntArray) -> Pairs:
     given = prepared.comparisons
     names = {prompt: i for i, prompt in enumerate(dict.fromkeys(prompt for prompt, _ in given.items))}
     prompt = np.array([names[prompt] for prompt, _ in given.items])
-    first = np.array([int(np.argmax(prompt == i)) for i in range(len(names))])
+    first = np.unique(prompt, return_index=True)[1]
     return Pairs(
-        items=prepared.x.float(), prompts=prepared.c[first].float(), prompt=_long(prompt), user=_long(given.user[rows]),
-        chosen=_long(given.chosen[rows]), rejected=_long(given.rejected[rows]),
+        items=prepared.x.float(), prompts=prepared.c[first].float(), prompt=as_long(prompt),
+        user=as_long(given.user[rows]), chosen=as_long(given.chosen[rows]), rejected=as_long(given.rejected[rows]),
         labels=torch.tensor(given.labels[rows], dtype=torch.float32), users=len(given.users),
     )  # fmt: skip
-
-
-def _long(values: IntArray) -> Tensor:
-    return torch.tensor(values, dtype=torch.int64)
 
 
 def _choose(

@@ -18,13 +18,12 @@ import numpy as np
 from moalign.arrays import FloatArray
 from moalign.data.comparisons import load_comparisons
 from moalign.errors import DefinitionError
-from moalign.rewards.ideal_point import answers_of
 from moalign.rewards.people.em import Answers, Members, expectation, polish, run_em
 from moalign.rewards.people.features import Embed
 from moalign.rewards.people.heads import LinearHeads
 from moalign.rewards.people.noise import Noise
 from moalign.rewards.people.personal import PersonalRewards
-from moalign.rewards.people.prepare import Prepared, number_problems, numbers_of, prepare
+from moalign.rewards.people.prepare import Prepared, answers_of, number_problems, numbers_of, prepare
 from moalign.rewards.people.selection import Trial, best_starts, parsimonious
 
 _FEWEST_SHARE = 1e-6  # of a group, in the prior of a new user

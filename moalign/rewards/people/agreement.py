@@ -13,6 +13,7 @@ from moalign.data.tables import short_repr
 from moalign.errors import DataError
 
 BINS = 10
+FEWEST_CALIBRATED = 30  # comparisons of a part that has a calibration error
 
 
 class Share(NamedTuple):
@@ -101,16 +102,16 @@ def measure(
     hit = hits(margins, labels)
     if np.isnan(hit).all():
         raise DataError("every label is 0.5, so there is no preference to agree with.")
-    shares = {
-        name: wilson(float(np.nansum(hit[part == i])), int((~np.isnan(hit[part == i])).sum()))
-        for i, name in enumerate(names)
-    }
-    judged = {name: share for name, share in shares.items() if share.n}
+    known = ~np.isnan(hit)
+    right = np.bincount(part[known], weights=hit[known], minlength=len(names))
+    counts = np.bincount(part[known], minlength=len(names))
+    judged = {name: wilson(float(right[i]), int(counts[i])) for i, name in enumerate(names) if counts[i]}
     p = probabilities.clip(1e-12, 1 - 1e-12)
     error, bins = calibration(probabilities, hit)
-    large = [part == i for i, name in enumerate(names) if shares[name].n >= 30]
+    by_part = np.split(np.argsort(part, kind="stable"), np.cumsum(np.bincount(part, minlength=len(names)))[:-1])
+    large = [rows for rows, n in zip(by_part, counts, strict=True) if n >= FEWEST_CALIBRATED]
     return Agreement(
-        accuracy=wilson(float(np.nansum(hit)), int((~np.isnan(hit)).sum())), parts=judged,
+        accuracy=wilson(float(right.sum()), int(counts.sum())), parts=judged,
         worst=min(judged, key=lambda name: (judged[name].value, -judged[name].n)),
         log_loss=float(-(labels * np.log(p) + (1 - labels) * np.log(1 - p)).mean()),
         brier=float(((probabilities - labels) ** 2).mean()), calibration_error=error, reliability=bins,

@@ -14,6 +14,7 @@ from torch import Tensor
 from moalign.arrays import FloatArray, IntArray
 from moalign.data.comparisons import Comparisons
 from moalign.errors import DataWarning, DefinitionError
+from moalign.rewards.people.em import Answers
 from moalign.rewards.people.features import Embed, Features, check_variety, fit_features
 from moalign.rewards.people.heads import Heads, as_tensor
 from moalign.rewards.people.noise import Noise, fit_noise
@@ -128,6 +129,22 @@ def prepare(
         comparisons=comparisons, items=items, prompts=prompts, x=as_tensor(x), c=as_tensor(c), fitted=fitted,
         held_out=held_out,
     )  # fmt: skip
+
+
+def answers_of(prepared: Prepared, rows: IntArray, *, by_user: bool = True) -> Answers:
+    """Returns these comparisons for EM, with users (or each answer by itself) as the units."""
+    given = prepared.comparisons
+    unit = given.user[rows] if by_user else np.arange(len(rows))
+    return Answers(
+        features=prepared.x.float(), chosen=as_long(given.chosen[rows]), rejected=as_long(given.rejected[rows]),
+        labels=torch.tensor(given.labels[rows], dtype=torch.float32), unit=as_long(unit),
+        units=len(given.users) if by_user else len(rows),
+    )  # fmt: skip
+
+
+def as_long(values: IntArray) -> Tensor:
+    """Returns positions as a tensor."""
+    return torch.tensor(values, dtype=torch.int64)
 
 
 def numbers_of(asked: int | Sequence[int], name: str, most: int, what: str) -> tuple[int, ...]:
