@@ -182,14 +182,24 @@ def _pairs(prepared: Prepared, rows: IntArray) -> Pairs:
 def _choose(
     prepared: Prepared, members: Sequence[Member], losses: Sequence[FloatArray], trained: Trained
 ) -> tuple[int, list[Trial]]:
-    """Returns the position of the chosen member, and the record of all."""
+    """Returns the position of the chosen member, and the record of all.
+
+    Of starts that held-out answers cannot tell apart the first is taken: its prototypes are the groups of the likeliest
+    EM mixture, while a random start may put groups between prototypes, so that no user is of any one.
+    """
     numbers = [member.prototypes for member in members]
-    held_out = len(prepared.held_out) > 0
-    means = [float(loss.mean()) for loss in losses] if held_out else trained.losses.tolist()
-    best = best_starts(numbers, means)
-    # Training losses always fall with K: without held-out answers the fewest prototypes are taken.
     users = prepared.comparisons.user[prepared.judged]
-    number = parsimonious({k: losses[i] for k, i in best.items()}, users) if held_out else min(best)
+    if len(prepared.held_out):
+        means = [float(loss.mean()) for loss in losses]
+        best = {
+            k: parsimonious({i: losses[i] for i, number in enumerate(numbers) if number == k}, users)
+            for k in sorted(set(numbers))
+        }
+        number = parsimonious({k: losses[i] for k, i in best.items()}, users)
+    else:  # training losses always fall with K: without held-out answers the fewest prototypes are taken
+        means = trained.losses.tolist()
+        best = best_starts(numbers, means)
+        number = min(best)
     counts: dict[int, int] = {}
     trials = []
     for i, (k, mean) in enumerate(zip(numbers, means, strict=True)):

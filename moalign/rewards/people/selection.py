@@ -37,8 +37,8 @@ def best_starts(prototypes: Sequence[int], losses: Sequence[float]) -> dict[int,
 def parsimonious(losses: dict[int, FloatArray], users: IntArray) -> int:
     """Returns the smallest number of prototypes whose loss is within one standard error of the least.
 
-    The standard error is that of the mean difference to the best number, clustered by user: answers of one user
-    stand or fall together.
+    The standard error is that of the mean difference to the best number, clustered by user: answers of one user stand
+    or fall together. With positions of starts as numbers, it is the first start that is as good as the best.
 
     Args:
         losses: number of prototypes -> loss of each held-out comparison, [n].
