@@ -15,7 +15,12 @@ from moalign.rewards.aggregators import NashWelfare as NashWelfare
 from moalign.rewards.aggregators import OrderedMean as OrderedMean
 from moalign.rewards.aggregators import SmoothChebyshev as SmoothChebyshev
 from moalign.rewards.aggregators import WorstCase as WorstCase
+from moalign.rewards.best_of_n import best_of_n as best_of_n
 from moalign.rewards.embeddings import Embedding as Embedding
+from moalign.rewards.ensemble import LowerConfidenceBound as LowerConfidenceBound
+from moalign.rewards.ensemble import UncertaintyWeighted as UncertaintyWeighted
+from moalign.rewards.ensemble import ensemble as ensemble
+from moalign.rewards.ensemble import fit_ensemble as fit_ensemble
 from moalign.rewards.functions import Negate as Negate
 from moalign.rewards.functions import character_count as character_count
 from moalign.rewards.functions import negate as negate
@@ -100,6 +105,7 @@ __all__ = [
     "LengthPenalty",
     "Linear",
     "LogSigmoid",
+    "LowerConfidenceBound",
     "MajorityVote",
     "Mixture",
     "NashWelfare",
@@ -116,10 +122,14 @@ __all__ = [
     "RewardModel",
     "SmoothChebyshev",
     "Standardize",
+    "UncertaintyWeighted",
     "WinRate",
     "WorstCase",
+    "best_of_n",
     "borda",
     "character_count",
+    "ensemble",
+    "fit_ensemble",
     "fit_reward_model",
     "intransitivity",
     "label_scale",

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, TypeAlias, final, runtime_checkable
+from typing import Any, TypeAlias, final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from moalign.arrays import FloatArray, IntArray
 from moalign.data.pairs import PreferencePairs
+from moalign.data.ratings import Ratings
 from moalign.errors import DefinitionError
 from moalign.rewards.embeddings import Embedding
 from moalign.rewards.heads import Head, fit_pairs, fit_ratings
@@ -19,21 +20,7 @@ from moalign.rewards.recipes import BradleyTerry, PairRows, Regression
 UNNAMED = "reward"  # the objective of pairs that name none
 
 
-@runtime_checkable
-class Rated(Protocol):
-    """Responses with one number per attribute [n, attributes], NaN where not rated."""
-
-    @property
-    def responses(self) -> tuple[str, ...]: ...
-    @property
-    def prompts(self) -> tuple[Any, ...] | None: ...
-    @property
-    def attributes(self) -> tuple[str, ...]: ...
-    @property
-    def values(self) -> FloatArray: ...
-
-
-Learnable: TypeAlias = PreferencePairs | Rated | Mapping[str, PreferencePairs]
+Learnable: TypeAlias = PreferencePairs | Ratings | Mapping[str, PreferencePairs]
 
 
 @final
@@ -75,10 +62,11 @@ class Examples:
         return replace(self, pairs=pairs, ratings=rated)
 
     def select(self, rows: IntArray) -> Examples:
-        """Returns these responses without their labels."""
+        """Returns these responses with their ratings, and without pairs."""
         return Examples(
             names=self.names, responses=tuple(self.responses[i] for i in rows),
             prompts=None if self.prompts is None else tuple(self.prompts[i] for i in rows),
+            ratings=None if self.ratings is None else self.ratings[rows],
         )  # fmt: skip
 
 
@@ -92,7 +80,7 @@ def as_examples(data: Learnable) -> Examples:
         return _from_pairs(_by_objective(data))
     if isinstance(data, Mapping):
         return _from_pairs(data)
-    if not isinstance(data, Rated):
+    if not isinstance(data, Ratings):
         raise DefinitionError(f"rewards are learned from PreferencePairs or ratings, got {type(data).__name__}.")
     values = np.array(data.values, dtype=np.float64)
     prompts = None if data.prompts is None else tuple(map(str, data.prompts))

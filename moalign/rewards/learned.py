@@ -126,7 +126,17 @@ def fit_reward_model(
     Warns:
         NumericsWarning: ratings all equal, labels all 0.5, or too few prompts to choose a penalty.
     """
-    examples = as_examples(data)
+    return fit_examples(as_examples(data), embedding, how, start, finetune)
+
+
+def fit_examples(
+    examples: Examples,
+    embedding: Embedding,
+    how: BradleyTerry | Regression | None = None,
+    start: LearnedRewards | None = None,
+    finetune: FineTuning | None = None,
+) -> LearnedRewards:
+    """Returns what `fit_reward_model` does, for examples that were read already."""
     recipe = _recipe(examples, how)
     if start is not None and (examples.ratings is not None or start.weights.shape[1] != _width(embedding, examples)):
         raise DefinitionError("start needs pairs, and rewards on the same embedding.", where="fit_reward_model")

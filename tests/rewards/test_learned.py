@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import torch
 import transformers
 
 import moalign as ma
+from moalign.data.ratings import Ratings
 from moalign.errors import ArtefactError, DataError, DefinitionError, ModelError
 from moalign.rewards import (
     BradleyTerry,
@@ -36,14 +36,8 @@ def texts(n: int, seed: int = 0) -> tuple[list[str], list[str]]:
     return [f"question {i}" for i in range(n)], [" ".join(random.choice(WORDS, 4)) + f" {i}" for i in range(n)]
 
 
-@dataclass(frozen=True)
-class Table:
-    """Ratings in memory."""
-
-    prompts: Any
-    responses: tuple[str, ...]
-    attributes: tuple[str, ...]
-    values: np.ndarray
+def table(prompts: Any, responses: Any, attributes: tuple[str, ...], values: np.ndarray) -> Ratings:
+    return Ratings(prompts=prompts, responses=responses, attributes=attributes, values=values)
 
 
 def vowels(responses: list[str]) -> np.ndarray:
@@ -63,11 +57,11 @@ def pairs_of(n: int = 60, objective: bool = False) -> ma.PreferencePairs:
     )
 
 
-def ratings_of(n: int = 80) -> Table:
+def ratings_of(n: int = 80) -> Ratings:
     prompts, responses = texts(n)
     values = np.stack([vowels(responses), [float(len(r)) for r in responses]], axis=1)
     values[::4, 0] = np.nan
-    return Table(tuple(prompts), tuple(responses), ("vowels", "length"), values)
+    return table(tuple(prompts), tuple(responses), ("vowels", "length"), values)
 
 
 @pytest.fixture(scope="module")
@@ -111,38 +105,38 @@ def test_objectives_with_many_pairs_do_not_change_the_others(folders: dict[str, 
 
 
 def test_ratings_with_gaps_and_pairs_that_start_from_them(folders: dict[str, Path]) -> None:
-    embedding, table = Embedding(folders["bert"], cache=False), ratings_of()
-    learned = fit_reward_model(table, embedding, how=Regression(penalties=(1.0,)))
-    found = learned(list(table.prompts), list(table.responses))
-    assert np.corrcoef(found[:, 1], table.values[:, 1])[0, 1] > 0.6
+    embedding, rated = Embedding(folders["bert"], cache=False), ratings_of()
+    learned = fit_reward_model(rated, embedding, how=Regression(penalties=(1.0,)))
+    found = learned(list(rated.prompts), list(rated.responses))
+    assert np.corrcoef(found[:, 1], rated.values[:, 1])[0, 1] > 0.6
     started = fit_reward_model({"vowels": pairs_of()}, embedding, how=BradleyTerry(penalties=(1e9,)), start=learned)
     cosine = np.corrcoef(started["vowels"].weights, learned["vowels"].weights)[0, 1]
     assert cosine > 0.999
     with pytest.raises(DefinitionError, match="start needs pairs"):
-        fit_reward_model(table, embedding, start=learned)
+        fit_reward_model(rated, embedding, start=learned)
     with pytest.raises(DefinitionError, match="pairs are fitted by BradleyTerry, got how=Regression"):
         fit_reward_model(pairs_of(), embedding, how=Regression())
     with pytest.raises(DataError, match="'vowels' is never rated"):
-        fit_reward_model(Table(None, table.responses, ("vowels",), np.full((80, 1), np.nan)), embedding)
+        fit_reward_model(table(None, rated.responses, ("vowels",), np.full((80, 1), np.nan)), embedding)
 
 
 def test_responses_that_stand_alone_are_embedded_alone(folders: dict[str, Path]) -> None:
-    table = ratings_of()
-    alone = Table(None, table.responses, table.attributes, table.values)
+    rated = ratings_of()
+    alone = table(None, rated.responses, rated.attributes, rated.values)
     embedding = Embedding(folders["bert"], cache=False)
     learned = fit_reward_model(alone, embedding, how=Regression(penalties=(1.0,)))
-    by_hand = embedding(table.responses) @ learned.weights.T + learned.bias
-    assert learned(["anything"] * 80, list(table.responses)) == pytest.approx(by_hand, abs=1e-4)
+    by_hand = embedding(rated.responses) @ learned.weights.T + learned.bias
+    assert learned(["anything"] * 80, list(rated.responses)) == pytest.approx(by_hand, abs=1e-4)
 
 
 @pytest.mark.parametrize(("family", "pooling"), [("llama", None), ("bert", "pooler")])
 def test_an_exported_folder_is_an_ordinary_reward_model_with_equal_scores(
     tmp_path: Path, folders: dict[str, Path], family: str, pooling: str | None
 ) -> None:
-    embedding, table = Embedding(folders[family], pooling=pooling, cache=False), ratings_of()
-    learned = fit_reward_model(table, embedding, how=Regression(penalties=(1.0,)))
+    embedding, rated = Embedding(folders[family], pooling=pooling, cache=False), ratings_of()
+    learned = fit_reward_model(rated, embedding, how=Regression(penalties=(1.0,)))
     exported = learned.export(tmp_path / "rm")
-    prompts, responses = list(table.prompts), list(table.responses)
+    prompts, responses = list(rated.prompts), list(rated.responses)
     scores = learned(prompts, responses)
     for k, name in enumerate(("vowels", "length")):
         assert exported[name](prompts, responses) == pytest.approx(scores[:, k], rel=1e-4, abs=1e-3)
@@ -182,12 +176,12 @@ def test_a_saved_folder_comes_back_with_equal_scores(tmp_path: Path, folders: di
     if kept == "memory":
         source = {"source": transformers.AutoModel.from_pretrained(folders["bert"])}
         source["tokenizer"] = transformers.AutoTokenizer.from_pretrained(folders["bert"])
-    embedding, table = Embedding(**source, normalize=True, cache=False), ratings_of(40)
-    learned = fit_reward_model(table, embedding, how=Regression(penalties=(1.0,)))
+    embedding, rated = Embedding(**source, normalize=True, cache=False), ratings_of(40)
+    learned = fit_reward_model(rated, embedding, how=Regression(penalties=(1.0,)))
     learned.save(tmp_path / "r", copy_trunk=kept == "copy")
     back = load_rewards(tmp_path / "r", cache=False)
     assert isinstance(back, LearnedRewards) and back.names == learned.names and back.penalties == (1.0, 1.0)
-    prompts, responses = list(table.prompts), list(table.responses)
+    prompts, responses = list(rated.prompts), list(rated.responses)
     assert back(prompts, responses) == pytest.approx(learned(prompts, responses), abs=1e-4)
     assert (tmp_path / "r" / "trunk").is_dir() == (kept != "folder")
 
@@ -243,12 +237,12 @@ def test_fine_tuning_learns_what_the_frozen_trunk_does_not_show(tmp_path: Path, 
 
 def test_fine_tuning_that_does_not_help_ends_where_it_began(folders: dict[str, Path]) -> None:
     """A learning rate that destroys everything: the start has the smallest held-out loss, so it is kept."""
-    table = ratings_of(40)
+    rated = ratings_of(40)
     embedding = Embedding(folders["bert"], cache=False)
     settings = FineTuning(steps=3, learning_rate=50.0, head_learning_rate=10.0, evaluations=3)
-    tuned = fit_reward_model(table, embedding, how=Regression(penalties=(1.0,)), finetune=settings)
-    vectors = embedding(table.prompts, table.responses)
-    assert tuned.embedding(table.prompts, table.responses) == pytest.approx(vectors, abs=1e-5)
+    tuned = fit_reward_model(rated, embedding, how=Regression(penalties=(1.0,)), finetune=settings)
+    vectors = embedding(rated.prompts, rated.responses)
+    assert tuned.embedding(rated.prompts, rated.responses) == pytest.approx(vectors, abs=1e-5)
     with pytest.raises(DefinitionError, match="validation must be in \\(0, 1\\), got 1.0"):
         FineTuning(validation=1.0)
     with pytest.raises(DefinitionError, match="steps must be a whole number >= 1"):
