@@ -4,7 +4,8 @@ Both get the same vectors of the same small encoder and predict five human ratin
 has seen. Ridge is fitted per attribute on standardised vectors with its penalty chosen from the same grid by
 leave-one-out. The heads choose theirs by cross-validation that keeps the responses of a prompt together. Without a
 trained trunk both solve the same kind of problem: where the heads are better, it is because leave-one-out sees the
-other response to the same prompt and penalises too little. Seeds are random splits by prompt (70 % to train on); rows are means over seeds with worst and best seed.
+other response to the same prompt and penalises too little. Seeds are random splits by prompt (70 % to train on); rows
+are means over seeds with worst and best seed.
 """
 
 from __future__ import annotations

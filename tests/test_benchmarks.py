@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -282,3 +283,27 @@ def test_the_operations_of_a_step_by_hand() -> None:
     """2 layers of width 4 and inner 8, two heads with one key head: q and o 16, k and v 8, MLP 3 x 32: 144 a layer."""
     size = workload.Size(2, 4, 8, 2, 10, key_heads=1)
     assert size.matrix_flops(tokens=3, predicted=1) == 4 * (2 * 144 * 3 + 40)
+
+
+def test_best_of_n_compares_rules_on_the_same_responses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At n = 1 nothing is chosen, so all rules give the mean gold reward; a row per cautious rule and n from 64 on."""
+    from benchmarks import best_of_n
+
+    for name, value in {"PROMPTS": 2, "PAIRS": 60, "MEMBERS": 2}.items():
+        monkeypatch.setattr(best_of_n, name, value)
+    by, accuracy = best_of_n.study(0, quick=True)
+    assert len({round(values[0], 9) for values in by.values()}) == 1 and 0.5 < accuracy < 1
+    assert all(values[1] > values[0] for values in by.values())
+    monkeypatch.setattr(best_of_n, "study", lambda seed, quick: (by, accuracy))
+    rows = best_of_n.rows(quick=True)
+    assert len(rows) == 12 and well_formed(rows)
+    worst = [row for row in rows if "worst case" in row.what]
+    assert worst[0].value == pytest.approx(by["worst case"][2] / by["mean"][2])
+
+
+def test_helpsteer2_pairs_are_the_better_and_the_worse_response_to_one_prompt() -> None:
+    """Prompt a: 3 over 1. Prompt b: equal. Prompt c has one held-out response only."""
+    from benchmarks.helpsteer2 import _differing
+
+    prompts = np.array(["a", "a", "b", "b", "c"], dtype=object)
+    assert _differing(prompts, np.array([1.0, 3.0, 2.0, 2.0, 5.0]), np.arange(5)) == ([1], [0])

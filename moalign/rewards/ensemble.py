@@ -17,10 +17,11 @@ import numpy as np
 
 from moalign.errors import DefinitionError
 from moalign.rewards.aggregate import Aggregate
-from moalign.rewards.aggregators import Aggregator, Linear, Reach
+from moalign.rewards.aggregators import Linear
 from moalign.rewards.embeddings import Embedding
 from moalign.rewards.examples import Examples, Learnable, as_examples
 from moalign.rewards.learned import LearnedRewards, fit_examples
+from moalign.rewards.reach import Aggregator, Reach
 from moalign.rewards.recipes import BradleyTerry, Regression
 from moalign.rewards.score import Reward
 from moalign.rewards.transforms import standardize
