@@ -18,7 +18,8 @@ SEEDS, QUICK_SEEDS = 5, 3
 MEMBERS = 5
 PAIRS, DIM, UNITS = 500, 32, 256
 FLIPPED = 0.25
-PROMPTS, RESPONSES, QUICK_RESPONSES = 40, 12_600, 2_100
+PROMPTS, RESPONSES = 160, 12_600
+QUICK_PROMPTS, QUICK_RESPONSES = 40, 2_100
 SIZES, QUICK_SIZES = (1, 16, 64, 256, 1024, 4096, 12_500), (1, 16, 64, 256, 1024, 2000)
 LEAST = 64  # the n from which caution must pay
 
@@ -63,12 +64,13 @@ def study(seed: int, quick: bool) -> tuple[dict[str, list[float]], float]:
     }
     sizes = QUICK_SIZES if quick else SIZES
     totals = {name: np.zeros(len(sizes)) for name in rules}
-    for _ in range(PROMPTS):
+    prompts = QUICK_PROMPTS if quick else PROMPTS
+    for _ in range(prompts):
         features = sample(QUICK_RESPONSES if quick else RESPONSES)
         values = np.stack([(h(features) - m) / s for h, (m, s) in zip(heads, scales, strict=True)], axis=-1)
         gold = (gold_of(features) - unit[0]) / unit[1]
         for name, rule in rules.items():
-            totals[name] += best_of_n(rule(values)[None], gold[None], sizes)[0] / PROMPTS
+            totals[name] += best_of_n(rule(values)[None], gold[None], sizes)[0] / prompts
     return {name: total.tolist() for name, total in totals.items()}, accuracy
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,6 +16,8 @@ def best_of_n(proxy: ArrayLike, gold: ArrayLike, sizes: Sequence[int]) -> FloatA
 
     All subsets of size n of a prompt's responses are averaged over in closed form: with responses in ascending order of
     the proxy, E_n = sum_i C(i - 1, n - 1) / C(N, n) gold_i. Responses with equal proxies are chosen from at random.
+
+    `oracle.best_of_n` answers this for many weight vectors at once, from small samples (its table grows with N^2).
 
     Args:
         proxy, gold: rewards of the same responses [prompts, responses].
@@ -50,11 +51,6 @@ def best_of_n_weights(responses: int, n: int) -> FloatArray:
     weights = np.zeros(responses)
     weights[n - 1 :] = np.exp(gammaln(rank) - gammaln(n) - gammaln(rank - n + 1) - total)
     return weights / weights.sum()  # rounding of the logarithms
-
-
-def best_of_n_kl(n: int) -> float:
-    """Returns log n - (n - 1) / n, an upper bound on the KL in nats between best-of-n and the policy sampled from."""
-    return math.log(n) - (n - 1) / n
 
 
 def _untied(proxy: FloatArray, gold: FloatArray) -> FloatArray:

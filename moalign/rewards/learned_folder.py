@@ -153,7 +153,7 @@ def _check_shape(rewards: LearnedRewards, trunk: Trunk) -> None:
     if rewards.alone:
         problems.append("responses are embedded without their prompts.")
     if problems:
-        raise DefinitionError([*problems, "Use save(...), which keeps any rewards."], where="export")
+        raise DefinitionError(" ".join([*problems, "Use save(...), which keeps any rewards."]), where="export")
 
 
 def _classifier(rewards: LearnedRewards, trunk: Trunk) -> Any:

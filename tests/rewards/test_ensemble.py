@@ -25,7 +25,7 @@ from moalign.rewards import (
     fit_ensemble,
     word_count,
 )
-from moalign.rewards.best_of_n import best_of_n_kl, best_of_n_weights
+from moalign.rewards.best_of_n import best_of_n_weights
 from moalign.store import describe
 from tests.rewards.test_reward_model import build
 
@@ -104,6 +104,16 @@ def test_best_of_n_is_the_mean_over_all_subsets() -> None:
     assert found[:, 3] == pytest.approx(gold[np.arange(2), proxy.argmax(axis=1)])
 
 
+def test_it_is_the_oracles_best_of_n_for_one_objective() -> None:
+    random = np.random.default_rng(1)
+    proxy, gold = random.integers(0, 4, (3, 9)) * 1.0, random.normal(size=(3, 9))
+    for n in (1, 4, 9):
+        theirs = ma.oracle.best_of_n(
+            torch.from_numpy(proxy)[..., None], torch.ones(1, 1), n, values=torch.from_numpy(gold)[..., None]
+        )
+        assert best_of_n(proxy, gold, [n]).mean() == pytest.approx(float(theirs.values[0, 0]), abs=1e-6)
+
+
 def test_ties_are_broken_at_random() -> None:
     """Proxy 1, 1, 0: of both pairs with a 1 and the 0 the 1 wins; of the two ones either. Gold 4, 2, 9: mean 3."""
     assert best_of_n([[1.0, 1.0, 0.0]], [[4.0, 2.0, 9.0]], [2]).tolist() == [[3.0]]
@@ -115,7 +125,6 @@ def test_the_weights_of_large_samples_do_not_overflow() -> None:
     assert weights.sum() == pytest.approx(1, abs=1e-12) and np.isfinite(weights).all()
     assert weights[-1] == pytest.approx(12_500 / 12_600, rel=1e-6)
     assert (weights[:12_499] == 0).all() and (np.diff(weights[12_499:]) > 0).all()
-    assert best_of_n_kl(1) == 0 and best_of_n_kl(12_500) == pytest.approx(8.43, abs=0.01)
 
 
 def test_bad_questions_are_refused() -> None:
