@@ -55,7 +55,9 @@ def draw(
     """Returns the sampled responses per policy (one, the base, without a stack), ordered by prompt, then sample."""
     policies = 1 if stack is None else len(stack)
     result: list[list[Generation]] = [[] for _ in range(policies)]
-    for numbers in _prompt_passes(prompts, sampling, policies, padded=language_model.native is not None):
+    longest = max(map(len, prompts), default=0) + sampling.max_new_tokens
+    native = language_model.native is not None and longest <= language_model.native.window
+    for numbers in _prompt_passes(prompts, sampling, policies, padded=native):
         drawn = generate(language_model, [prompts[n] for n in numbers], sampling, stack, seed, numbers)
         for policy, per_prompt in enumerate(drawn):
             for number, samples in zip(numbers, per_prompt, strict=True):
