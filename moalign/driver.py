@@ -104,7 +104,8 @@ class Session:
             self.records.set_state(number, "training")
         try:
             policies = method.fit(self.study.problem, weights, self.engine)
-            self.records.add_event("trained", {"policies": len(policies), "truncated": self.engine.truncated})
+            trained = {"policies": len(policies), "truncated": self.engine.truncated, **policies.facts}
+            self.records.add_event("trained", trained)
             if method is self.study.method:
                 publish_policies(self.records, policies)
             _judge_policies(self, policies, numbers)

@@ -1,9 +1,11 @@
 """Methods: how preference weights become policies. A method is one file and one line here."""
 
 from moalign.methods.base import Method, PolicySet
+from moalign.methods.dpa import DPA
 from moalign.methods.modpo import MODPO
 from moalign.methods.morlhf import MORLHF
+from moalign.methods.ric import RiC
 from moalign.methods.serving import Selection
 from moalign.methods.soups import Soups
 
-__all__ = ["MODPO", "MORLHF", "Method", "PolicySet", "Selection", "Soups"]
+__all__ = ["DPA", "MODPO", "MORLHF", "Method", "PolicySet", "RiC", "Selection", "Soups"]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, final
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, final
 
 import numpy as np
 
@@ -46,12 +46,14 @@ class PolicySet:
         weights: [policies, objectives] what each was trained for.
         trainings: names of the engine trainings that made them, one per policy, with the policy's row there.
         serving: the rule.
+        facts: what the method has to report, as JSON values; recorded with the study.
     """
 
     stack: AdapterStack
     weights: FloatArray
     trainings: tuple[tuple[str, int], ...] = ()
     serving: Serving = Nearest()
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.stack)

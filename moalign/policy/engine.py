@@ -134,6 +134,7 @@ class Engine:
         policies: Mapping[str, np.ndarray],
         training: Training,
         described: Any = None,
+        start: AdapterStack | None = None,
     ) -> AdapterStack:
         """Returns the adapters trained together on `data`, one per row of the policy columns.
 
@@ -145,21 +146,23 @@ class Engine:
                 `moalign.policy.train.train`.
             training: the settings.
             described: JSON-able facts about loss and settings that tell this training from others of the same name.
+            start: the adapters to go on from, one per policy; new ones when None.
         """
         reference = self.reference_log_probs(data.responses)
         data = data.with_response_columns(reference=reference)
-        key = f"{name}-{_digest(data, policies, described, self.seed)[:12]}"
-        start = self._start(training, policies)
-        columns = _columns(policies, start)
+        facts = described if start is None else [described, _array_hash(start.matrix)]
+        key = f"{name}-{_digest(data, policies, facts, self.seed)[:12]}"
+        begin = self._start(training, policies) if start is None else start
+        columns = _columns(policies, begin)
 
         def loop(state: TrainState) -> Iterator[tuple[StepRecord, TrainState]]:
-            trunk = trunk_cache(self.language_model, data, start, training, self.workspace)
+            trunk = trunk_cache(self.language_model, data, begin, training, self.workspace)
             return train(
                 self.language_model, data, loss, columns, training, state, self.seed, trunk,
                 stop=lambda record: self.stop_policies(name, record),
             )  # fmt: skip
 
-        return self._remembered(name, key, start, loop, training.steps, described)
+        return self._remembered(name, key, begin, loop, training.steps, described)
 
     def train_on_policy(
         self,
@@ -298,13 +301,23 @@ class Engine:
         ids = [self._room(prompt, sampling.max_new_tokens) for prompt in prompts]
         return draw(self.language_model, ids, sampling, stack, self.seed if seed is None else seed)
 
-    def remembered_samples(self, name: str, prompts: Sequence[Any], sampling: Sampling) -> tuple[Responses, list[str]]:
-        """Returns samples of the base policy for these prompts and their texts, drawn once and kept.
+    def remembered_samples(
+        self, name: str, prompts: Sequence[Any], sampling: Sampling, policy: AdapterStack | None = None
+    ) -> tuple[Responses, list[str]]:
+        """Returns samples for these prompts and their texts, drawn once and kept; ordered by prompt, then sample.
 
-        Responses are ordered by prompt, then sample.
+        Args:
+            name: what the caller calls them.
+            prompts, sampling: what to draw.
+            policy: a stack of one, sampled with random numbers of this name's own; None is the base.
         """
+        seed = self.seed
+        if policy is not None:
+            name = f"{name}-{_array_hash(policy.matrix)}"
+            seed = int(np.random.default_rng([self.seed, *name.encode()]).integers(1 << 31))
         key = samples_key(name, self.seed, prompts, sampling)
-        completions = as_completions(self.remember(key, lambda: as_arrays(self.generate(prompts, sampling)[0])))
+        drawn = self.remember(key, lambda: as_arrays(self.generate(prompts, sampling, policy, seed)[0]))
+        completions = as_completions(drawn)
         ids = tuple(self._room(prompt, sampling.max_new_tokens) for prompt in prompts)
         prompt_of = np.repeat(np.arange(len(ids)), sampling.samples)
         texts = [self.language_model.decode_response(ids[p], c) for p, c in zip(prompt_of, completions, strict=True)]

@@ -22,11 +22,13 @@ from moalign.policy.adapters import AdapterStack
 from moalign.policy.batches import PaddedRows, Responses, shuffled
 from moalign.policy.chunks import Chunks, as_slice, chunk_tokens
 from moalign.policy.generate import Sampling
-from moalign.policy.logprobs import own_token_log_probs, sum_per_row
+from moalign.policy.logprobs import own_token_log_probs
 from moalign.policy.model import LanguageModel
 from moalign.policy.optimizer import StackAdamW
 from moalign.policy.samples import draw
 from moalign.policy.train import StepRecord, Training, TrainState, rates_and_steps, refuse_nonfinite
+
+ROUNDING = 1e-4  # nats; smaller differences are rounding, which AdamW would blow up to whole steps where rewards tie
 
 Score = Callable[[Sequence[int], Sequence[str]], FloatArray]
 Utility = Callable[[Tensor, Mapping[str, Tensor]], Tensor]
@@ -114,23 +116,32 @@ def train_on_policy(
         samples = collect(
             language_model, stack.select(active), prompts, chosen, score, rollouts, _seed(seed, step), reference
         )
-        wanted = utility(samples.rewards, own).flatten(1)
+        penalised = penalised_rewards(
+            utility(samples.rewards, own).flatten(1), samples.log_probs, samples.reference, beta=own["beta"]
+        )
+        advantages = leave_one_out(penalised.view(len(active), -1, rollouts.sampling.samples)).flatten(1)
+        advantages = advantages.where(advantages.abs() > ROUNDING * own["beta"][:, None], 0)
         rates = [0.0 if stopped[k] else training.rate(step, peak[k], last_step[k]) for k in range(len(stack))]
         norm = torch.zeros_like(losses)
         for update in range(rollouts.reuse):
             gradient.zero_()
-            task = _Update(language_model, samples, wanted, own["beta"], rollouts, fresh=update == 0)
 
-            def add(group: Sequence[int], task: _Update = task, active: list[int] = active) -> None:
-                rows = [active[place] for place in group]
-                gradient[rows] = task.gradient(stack.select(rows), group)
+            def add(
+                group: Sequence[int],
+                samples: Samples = samples,
+                advantages: Tensor = advantages,
+                active: Sequence[int] = active,
+            ) -> None:
+                policies = [active[place] for place in group]
+                own = stack.select(policies)
+                gradient[policies] = samples_gradient(language_model, samples, advantages, own, group, rollouts.clip)
 
             chunks.over(range(len(active)), samples.tokens, add)
             norm = gradient.norm(dim=1) if update == 0 else norm
             if training.clip:
                 gradient.mul_((training.clip / (gradient.norm(dim=1) + 1e-6)).clamp(max=1.0)[:, None])
             optimizer.step(rates, active)
-        losses[active] = -samples.penalised.mean(dim=1)
+        losses[active] = -penalised.mean(dim=1)
         refuse_nonfinite(losses, step)
         record = StepRecord(step + 1, losses.clone(), norm, torch.tensor(rates, dtype=torch.float64))
         stopped = stopped | torch.tensor([step + 1 >= n for n in last_step])
@@ -148,19 +159,16 @@ class Samples:
         each: responses per policy.
         rewards: [policies, prompts, samples, objectives].
         reference: summed log-probs under the base [policies, each].
-        first_token: place of each response's first token among all completion tokens [policies * each + 1].
-        log_probs: of all completion tokens under the policies that drew them; filled by the first update.
-        penalised, advantages: [policies, each]; filled by the first update.
+        log_probs: the same under the policies that drew them.
+        token_log_probs: of every token of every response under the policy that drew it.
     """
 
     responses: Responses
     each: int
     rewards: Tensor
     reference: Tensor
-    first_token: FloatArray
     log_probs: Tensor
-    penalised: Tensor
-    advantages: Tensor
+    token_log_probs: tuple[tuple[float, ...], ...]
 
     @property
     def tokens(self) -> int:
@@ -198,60 +206,47 @@ def collect(
         prompt_of=distinct.prompt_of[index],
         completions=tuple(distinct.completions[i] for i in index),
     )
-    first_token = np.cumsum([0, *(len(c) for c in responses.completions)])
-    base = torch.as_tensor(reference(distinct)[index], device=device).to(dtype).view(shape[0], -1)
+    own = torch.tensor([[g.log_prob for g in rows] for rows in drawn], dtype=dtype, device=device)
+    base = torch.as_tensor(reference(distinct)[index], device=device).to(dtype).view_as(own)
     return Samples(
         responses,
         shape[1] * shape[2],
         torch.as_tensor(rewards[index], device=device).to(dtype).view(*shape, -1),
         base,
-        first_token,
-        torch.zeros(int(first_token[-1]), dtype=dtype, device=device),
-        torch.zeros_like(base),
-        torch.zeros_like(base),
+        own,
+        tuple(g.log_probs for rows in drawn for g in rows),
     )
 
 
-@final
-@dataclass(frozen=True, eq=False)
-class _Update:
-    """One optimiser step's gradient on a batch of samples.
+def samples_gradient(
+    language_model: LanguageModel,
+    samples: Samples,
+    advantages: Tensor,
+    stack: AdapterStack,
+    group: Sequence[int],
+    clip: float,
+) -> Tensor:
+    """Returns the gradients [group, parameters] of some policies on their own samples.
 
-    Attributes:
-        wanted: utilities of the samples [policies, each].
-        beta: KL strength per policy.
-        fresh: whether the policies are still those that drew the samples; then what depends on this is filled in.
+    Args:
+        language_model: the frozen base.
+        samples: of all policies.
+        advantages: [policies, each].
+        stack: the policies of the group.
+        group: their numbers within the samples.
+        clip: half width of the interval of importance ratios.
     """
-
-    language_model: LanguageModel
-    samples: Samples
-    wanted: Tensor
-    beta: Tensor
-    rollouts: Rollouts
-    fresh: bool
-
-    def gradient(self, stack: AdapterStack, group: Sequence[int]) -> Tensor:
-        """Returns the gradients [group, parameters] of some policies; `group` counts within the samples."""
-        samples, places = self.samples, as_slice(group)
-        rows = [k * samples.each + i for k in group for i in range(samples.each)]
-        padded = PaddedRows.build(samples.responses, rows, self.language_model.pad_id, stack.matrix.device)
-        span = samples.first_token
-        tokens = torch.cat([torch.arange(int(span[r]), int(span[r + 1])) for r in rows]).to(stack.matrix.device)
-        leaves = [tuple(v.detach().requires_grad_() for v in site.views(stack.matrix)) for site in stack.sites]
-        log_probs = own_token_log_probs(self.language_model, padded, stack, leaves)  # type: ignore[arg-type]
-        if self.fresh:
-            own = sum_per_row(log_probs.detach()[None], padded).view(len(group), -1)
-            penalised = penalised_rewards(self.wanted[places], own, samples.reference[places], beta=self.beta[places])
-            grid = penalised.view(len(group), -1, self.rollouts.sampling.samples)
-            samples.log_probs[tokens] = log_probs.detach().to(samples.log_probs.dtype)
-            samples.penalised[places] = penalised
-            samples.advantages[places] = leave_one_out(grid).flatten(1)
-        advantages = samples.advantages[places].flatten()[padded.row]
-        each_token = clipped_policy_gradient(log_probs, samples.log_probs[tokens], advantages, clip=self.rollouts.clip)
-        # policies do not interact, so the gradient of the sum holds each policy's own gradient in its own slice
-        loss = each_token.sum() / samples.each
-        parts = torch.autograd.grad(loss, [leaf for pair in leaves for leaf in pair])
-        return torch.cat([part.flatten(1) for part in parts], dim=1)
+    device = stack.matrix.device
+    rows = [k * samples.each + i for k in group for i in range(samples.each)]
+    padded = PaddedRows.build(samples.responses, rows, language_model.pad_id, device)
+    sampled = torch.tensor([v for r in rows for v in samples.token_log_probs[r]], dtype=advantages.dtype, device=device)
+    leaves = [tuple(v.detach().requires_grad_() for v in site.views(stack.matrix)) for site in stack.sites]
+    log_probs = own_token_log_probs(language_model, padded, stack, leaves)  # type: ignore[arg-type]
+    of_token = advantages[as_slice(group)].flatten()[padded.row]
+    loss = clipped_policy_gradient(log_probs, sampled, of_token, clip=clip).sum() / samples.each
+    # policies do not interact, so the gradient of the sum holds each policy's own gradient in its own slice
+    parts = torch.autograd.grad(loss, [leaf for pair in leaves for leaf in pair])
+    return torch.cat([part.flatten(1) for part in parts], dim=1)
 
 
 def _seed(seed: int, step: int) -> int:

@@ -36,6 +36,8 @@ def build(method: Any, model: Path) -> ma.Study:
     short = {n: getattr(study.method, n) for n in ("training", "sampled") if n in known}
     if "experts" in known:
         short["experts"] = study.method
+    if "sampling" in known:
+        short["sampling"] = ma.Sampling(samples=2, max_new_tokens=6)
     if "rollouts" in known:
         short["rollouts"] = Rollouts(sampling=ma.Sampling(samples=2, max_new_tokens=6))
     return dataclasses.replace(study, method=method(**short))

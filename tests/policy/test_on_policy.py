@@ -74,7 +74,7 @@ def test_a_policy_is_the_same_alone_and_in_the_stack(tokens_per_chunk: int | Non
     stack = trained(make_engine(), training=training)
     for i in range(3):
         alone = trained(make_engine(), weights=WEIGHTS[i : i + 1])
-        assert (stack.matrix[i] - alone.matrix[0]).abs().max() <= 2e-6
+        assert (stack.matrix[i] - alone.matrix[0]).abs().max() <= 5e-5
     assert (stack.matrix[0] - stack.matrix[2]).abs().max() > 1e-3
 
 
@@ -82,7 +82,7 @@ def test_a_stopped_policy_stays_and_the_others_do_not_notice() -> None:
     engine = make_engine(stop_policies=lambda name, record: [1] if record.step == 2 else [])
     stack = trained(engine)
     whole = trained(make_engine())
-    assert (stack.matrix[[0, 2]] - whole.matrix[[0, 2]]).abs().max() <= 2e-6
+    assert (stack.matrix[[0, 2]] - whole.matrix[[0, 2]]).abs().max() <= 5e-5
     assert (stack.matrix[1] - whole.matrix[1]).abs().max() > 1e-4
 
 
