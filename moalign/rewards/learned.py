@@ -21,6 +21,7 @@ from moalign.rewards.examples import Examples, Learnable, as_examples, fit_heads
 from moalign.rewards.heads import Head
 from moalign.rewards.model import RewardModel
 from moalign.rewards.recipes import BradleyTerry, FineTuning, Regression
+from moalign.store.fingerprint import describe
 
 
 @final
@@ -69,9 +70,13 @@ class LearnedRewards(Mapping[str, LearnedReward]):
 
     def __getitem__(self, name: str) -> LearnedReward:
         if name not in self.names:
-            raise DefinitionError(f"there is no reward {name!r}; there are {', '.join(self.names)}.")
+            raise DefinitionError(f"there is no reward {name!r}; there are {self._shown}.")
         k = self.names.index(name)
         return LearnedReward(self.embedding, name, self.weights[k], float(self.bias[k]), self.alone)
+
+    @property
+    def _shown(self) -> str:
+        return ", ".join(name if name.isprintable() else repr(name) for name in self.names)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names)
@@ -80,7 +85,7 @@ class LearnedRewards(Mapping[str, LearnedReward]):
         return len(self.names)
 
     def __repr__(self) -> str:
-        return f"<LearnedRewards {', '.join(self.names)} on {self.weights.shape[1]} features>"
+        return f"<LearnedRewards {self._shown} on {self.weights.shape[1]} features>"
 
     def __call__(self, prompts: Sequence[str], responses: Sequence[str]) -> FloatArray:
         """Returns all rewards of each response, float64 [n, objectives]; texts are embedded once."""
@@ -138,7 +143,7 @@ def fit_examples(
 ) -> LearnedRewards:
     """Returns what `fit_reward_model` does, for examples that were read already."""
     recipe = _recipe(examples, how)
-    if start is not None and (examples.ratings is not None or start.weights.shape[1] != _width(embedding, examples)):
+    if start is not None and (examples.ratings is not None or describe(start.embedding) != describe(embedding)):
         raise DefinitionError("start needs pairs, and rewards on the same embedding.", where="fit_reward_model")
     known = {} if start is None else {n: Head(w, float(b), 0.0) for n, w, b in zip(
         start.names, start.weights, start.bias, strict=True)}  # fmt: skip
@@ -163,7 +168,3 @@ def _recipe(examples: Examples, how: BradleyTerry | Regression | None) -> Bradle
         kind = "pairs" if examples.ratings is None else "ratings"
         raise DefinitionError(f"{kind} are fitted by {wanted.__name__}, got how={how!r}.", where="fit_reward_model")
     return how
-
-
-def _width(embedding: Embedding, examples: Examples) -> int:
-    return examples.select(np.arange(1)).embedded(embedding).shape[1]

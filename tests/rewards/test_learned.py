@@ -112,6 +112,9 @@ def test_ratings_with_gaps_and_pairs_that_start_from_them(folders: dict[str, Pat
     started = fit_reward_model({"vowels": pairs_of()}, embedding, how=BradleyTerry(penalties=(1e9,)), start=learned)
     cosine = np.corrcoef(started["vowels"].weights, learned["vowels"].weights)[0, 1]
     assert cosine > 0.999
+    other = Embedding(folders["bert"], normalize=True, cache=False)
+    with pytest.raises(DefinitionError, match="rewards on the same embedding"):
+        fit_reward_model({"vowels": pairs_of()}, other, start=learned)
     with pytest.raises(DefinitionError, match="start needs pairs"):
         fit_reward_model(rated, embedding, start=learned)
     with pytest.raises(DefinitionError, match="pairs are fitted by BradleyTerry, got how=Regression"):
