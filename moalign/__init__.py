@@ -10,11 +10,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from moalign import figures, methods, oracle, rewards, search
+    from moalign import figures, methods, oracle, rewards, search, tuning
     from moalign.callbacks import EarlyStop, TensorBoard
     from moalign.data import Conversation, PreferencePairs, Prompts, load_pairs, load_prompts
     from moalign.demo import toy_policy, toy_study
     from moalign.driver import run
+    from moalign.elicit import Elicitation
     from moalign.errors import DataError, DefinitionError, MoalignError, RewardError, StopStudy, StoreError
     from moalign.evaluation import Evaluation
     from moalign.front import Front, Interval, Point
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
         word_count,
     )
     from moalign.study import Study
+    from moalign.tuning import Halving, Tuner, Tuning, choice, integers, log_uniform, on_simplex, tune, uniform
     from moalign.weights import dirichlet, grid, normalize
 
 # OpenMP threads that spin while they wait slow a busy machine down many times over; it must be said before torch loads.
@@ -47,6 +49,7 @@ _HOME = {
     "moalign.callbacks": ("EarlyStop", "TensorBoard"),
     "moalign.data": ("Conversation", "PreferencePairs", "Prompts", "load_pairs", "load_prompts"),
     "moalign.demo": ("toy_policy", "toy_study"),
+    "moalign.elicit": ("Elicitation",),
     "moalign.errors": ("DataError", "DefinitionError", "MoalignError", "RewardError", "StopStudy", "StoreError"),
     "moalign.evaluation": ("Evaluation",),
     "moalign.front": ("Front", "Interval", "Point"),
@@ -71,9 +74,20 @@ _HOME = {
     ),
     "moalign.driver": ("run",),
     "moalign.study": ("Study",),
+    "moalign.tuning": (
+        "Halving",
+        "Tuner",
+        "Tuning",
+        "choice",
+        "integers",
+        "log_uniform",
+        "on_simplex",
+        "tune",
+        "uniform",
+    ),
     "moalign.weights": ("dirichlet", "grid", "normalize"),
 }
-_MODULES = ("figures", "methods", "oracle", "rewards", "search")
+_MODULES = ("figures", "methods", "oracle", "rewards", "search", "tuning")
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __version__ = "0.1.0"
@@ -83,9 +97,11 @@ __all__ = [
     "DataError",
     "DefinitionError",
     "EarlyStop",
+    "Elicitation",
     "Embedding",
     "Evaluation",
     "Front",
+    "Halving",
     "ImplicitReward",
     "Interval",
     "LoRA",
@@ -106,17 +122,23 @@ __all__ = [
     "Study",
     "TensorBoard",
     "Training",
+    "Tuner",
+    "Tuning",
     "character_count",
+    "choice",
     "dirichlet",
     "figures",
     "fit_reward_model",
     "grid",
+    "integers",
     "load_pairs",
     "load_prompts",
     "load_rewards",
+    "log_uniform",
     "methods",
     "negate",
     "normalize",
+    "on_simplex",
     "oracle",
     "rewards",
     "run",
@@ -124,6 +146,9 @@ __all__ = [
     "token_count",
     "toy_policy",
     "toy_study",
+    "tune",
+    "tuning",
+    "uniform",
     "word_count",
 ]
 

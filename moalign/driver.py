@@ -170,7 +170,7 @@ def opened(
         )
         refuse_long_texts(study, engine)
         scorer = Scorer(study.problem, engine)
-        records.add_trials(study.weights, study.problem.names)
+        records.add_trials(study.weights[:0], study.problem.names)  # the objectives' names
         notify("on_stage", "judging the reference policy on the held-out prompts")
         judge_reference(study, records, engine, scorer)
         yield Session(study, records, engine, scorer, notify, stopped, temporary)

@@ -38,6 +38,7 @@ class TerminalProgress:
         device: shown in the first line.
         console: where to print; stderr when None. Colours follow the terminal and NO_COLOR.
         clock: seconds, for tests.
+        policies: how many are going to be trained, where the study does not say.
     """
 
     def __init__(
@@ -47,9 +48,10 @@ class TerminalProgress:
         device: str | None = None,
         console: Console | None = None,
         clock: Callable[[], float] = time.monotonic,
+        policies: int | None = None,
     ) -> None:
         self._console = console or Console(stderr=True)
-        self._quiet, self._device, self._clock = quiet, device, clock
+        self._quiet, self._device, self._clock, self._policies = quiet, device, clock, policies
         self._live: Live | None = None
         self._started = clock()
         self._records: Any = None
@@ -80,7 +82,7 @@ class TerminalProgress:
         """Shows what is going to run, and how much of it is done already."""
         self._records, self._objectives = records, study.problem.names
         trials = records.trials(prompt_values=False)
-        self._total = study.policies
+        self._total = self._policies or study.policies
         self._done = sum(t.state == "done" for t in trials)
         self._failed = {t.number for t in trials if t.state == "failed"}
         facts = [records.name, type(study.method).__name__, f"{len(self._objectives)} objectives"]

@@ -148,7 +148,7 @@ def _excess(outputs: Any, output: int, bound: float) -> Any:
     return outputs[..., output] - bound
 
 
-def _first(outputs: Any, points: Any = None) -> Any:
+def _first(outputs: Any, X: Any = None) -> Any:
     return outputs[..., 0]
 
 

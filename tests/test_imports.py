@@ -26,9 +26,9 @@ LEVELS = [
     {"figures"},
     {"report"},
     {"study", "results"},
-    {"publish", "rounds"},
+    {"publish", "rounds", "elicit"},
     {"driver", "progress"},
-    {"demo", "diagnostics"},
+    {"demo", "diagnostics", "tuning"},
     {"cli"},
 ]
 LEVEL_OF = {name: level for level, names in enumerate(LEVELS) for name in names}

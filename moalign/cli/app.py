@@ -13,11 +13,13 @@ from moalign.cli.check import check
 from moalign.cli.data import data
 from moalign.cli.demo import demo
 from moalign.cli.doctor import doctor
+from moalign.cli.elicit import elicit
 from moalign.cli.errors import Commands
 from moalign.cli.execute import run
 from moalign.cli.look import front, show
 from moalign.cli.manage import export, init, report, retry
 from moalign.cli.overview import ls, status
+from moalign.cli.tune import tune
 
 app = typer.Typer(
     name="moalign",
@@ -35,11 +37,13 @@ for command, panel in (
     (data, "Run"),
     (check, "Run"),
     (run, "Run"),
+    (tune, "Run"),
     (retry, "Run"),
     (ls, "Look"),
     (status, "Look"),
     (front, "Look"),
     (show, "Look"),
+    (elicit, "Look"),
     (report, "Take away"),
     (export, "Take away"),
     (doctor, "Repair"),

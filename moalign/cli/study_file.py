@@ -35,6 +35,23 @@ def load_study(file: Path) -> Study:
     return _checked(found, file)
 
 
+def load_search(file: Path) -> tuple[Study, dict[str, Any], dict[str, Any]]:
+    """Returns the study that a file defines, the dimensions in its `search`, and the options in its `tuning`.
+
+    Raises:
+        DefinitionError, MoalignError: as `load_study`; or the file declares no search.
+    """
+    study = load_study(file)
+    module = vars(sys.modules[f"moalign_study_{file.resolve().stem}"])
+    search, options = module.get("search"), module.get("tuning", {})
+    if not isinstance(search, dict) or not isinstance(options, dict):
+        raise DefinitionError(
+            f'{file} declares no search. Write `search = {{"method.beta": moalign.log_uniform(0.01, 1), ...}}`, and '
+            "`tuning = dict(trials=24, batch=2)` for options of moalign.tune."
+        )
+    return study, search, options
+
+
 def _execute(file: Path) -> ModuleType:
     place = file.resolve()
     spec = spec_from_file_location(f"moalign_study_{place.stem}", place)

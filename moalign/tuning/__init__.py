@@ -1,0 +1,24 @@
+"""Tuning: settings of a method and preference weights, searched together by Bayesian optimisation."""
+
+from moalign.tuning.halving import Halving
+from moalign.tuning.insight import importance, slices
+from moalign.tuning.loop import TRIALS, Tuning, tune
+from moalign.tuning.space import choice, integers, log_uniform, on_simplex, uniform
+from moalign.tuning.tuner import Observation, Trial, Tuner
+
+__all__ = [
+    "TRIALS",
+    "Halving",
+    "Observation",
+    "Trial",
+    "Tuner",
+    "Tuning",
+    "choice",
+    "importance",
+    "integers",
+    "log_uniform",
+    "on_simplex",
+    "slices",
+    "tune",
+    "uniform",
+]

@@ -1,0 +1,124 @@
+"""Which settings mattered, and how: shares of the variance and slices, both from the tuner's model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from moalign import surrogate
+from moalign.arrays import FloatArray
+from moalign.errors import DefinitionError
+from moalign.tuning.tuner import Trial, Tuner
+
+SAMPLES = 1024  # points behind a share of variance
+AVERAGED = 128  # settings of the others that a slice averages over
+STEPS = 25  # points of a slice
+
+HYPERVOLUME = "hypervolume"
+
+
+def importance(tuner: Tuner, of: str = HYPERVOLUME) -> dict[str, float]:
+    """Returns the share of the variance that would be gone if a setting were known, by setting, largest first.
+
+    Total-order Sobol indices of the model's mean over the whole search space (Saltelli et al. 2010, estimator of
+    Jansen), so interactions count for every setting that takes part; the shares need not sum to one.
+
+    Args:
+        tuner: with at least as many results as spread trials.
+        of: an objective, a limited column, or "hypervolume": the volume that the policy of a trial alone dominates
+            (with one objective its value).
+
+    Raises:
+        DefinitionError: nothing of this name, or too few results.
+    """
+    results = _enough(tuner)
+    target = _target(tuner, results, of)
+    rows = np.array([tuner.space.encode(t.settings) for t in results])
+    if np.ptp(target) == 0:
+        return dict.fromkeys(tuner.space.dimensions, 0.0)
+    model = surrogate.fit(rows, target[:, None], tuner.seed)
+    first, second = (tuner.space.sobol(SAMPLES, tuner.seed + i) for i in (31, 32))
+    mean = model.predict(first)[0][:, 0]
+    found = {}
+    for name, part in tuner.space.parts.items():
+        mixed = first.copy()
+        mixed[:, part] = second[:, part]
+        found[name] = float(((mean - model.predict(mixed)[0][:, 0]) ** 2).mean() / 2 / max(mean.var(), 1e-300))
+    return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+
+def slices(tuner: Tuner, name: str) -> dict[str, Any]:
+    """Returns how the objectives depend on one setting, averaged over all others by the model.
+
+    Returns:
+        "settings" [points] in the setting's own unit (options of a choice; of weights one list per point along the
+        edges from the centre), "mean" and "sd" by objective [points], and the measured "trials": "settings" and
+        values by objective.
+
+    Raises:
+        DefinitionError: nothing of this name is tuned, or too few results.
+    """
+    if name not in tuner.space.dimensions:
+        raise DefinitionError(f"{name!r} is not tuned; tuned are {', '.join(tuner.space.dimensions)}.")
+    results = _enough(tuner)
+    part, dimension = tuner.space.parts[name], tuner.space.dimensions[name]
+    columns = _along(dimension)
+    others = tuner.space.sobol(AVERAGED, tuner.seed + 33)
+    model = tuner.model()
+    means, deviations = [], []
+    for column in columns:
+        rows = others.copy()
+        rows[:, part] = column
+        mean, sd = model.predict(tuner.encoded(rows))
+        means.append(mean.mean(axis=0))
+        deviations.append(np.sqrt((sd**2).mean(axis=0)))
+    return {
+        "settings": [dimension.decode(column) for column in columns],
+        "mean": {n: [float(m[i]) for m in means] for i, n in enumerate(tuner.objectives)},
+        "sd": {n: [float(s[i]) for s in deviations] for i, n in enumerate(tuner.objectives)},
+        "trials": {
+            "settings": [t.settings[name] for t in results],
+            **{n: [_values(t)[n] for t in results] for n in tuner.objectives},
+        },
+    }
+
+
+def _along(dimension: Any) -> list[FloatArray]:
+    """Returns encoded values along a dimension: a line, all options, or lines from the centre to every corner."""
+    if dimension.describe()["kind"] == "choice":
+        return list(np.eye(dimension.width))
+    if dimension.describe()["kind"] == "simplex":
+        m = dimension.width
+        shares = np.linspace(0, 1, STEPS // m)
+        return [(1 - s) * np.full(m, 1 / m) + s * np.eye(m)[i] for i in range(m) for s in shares]
+    return [dimension.encode(dimension.decode(np.array([u]))) for u in np.linspace(0, 1, STEPS)]
+
+
+def _target(tuner: Tuner, results: list[Trial], of: str) -> FloatArray:
+    if of == HYPERVOLUME and len(tuner.objectives) > 1:
+        corner = tuner.reference_point
+        assert corner is not None  # there are enough results
+        values = np.array([[_values(t)[n] for n in tuner.objectives] for t in results])
+        return np.prod(np.maximum(values - corner, 0), axis=1)
+    of = tuner.objectives[0] if of == HYPERVOLUME else of
+    if of in tuner.objectives:
+        return np.array([_values(t)[of] for t in results])
+    if of in tuner.limits:
+        return np.array([t.result.columns[of] for t in results if t.result is not None])
+    known = ", ".join([HYPERVOLUME, *tuner.objectives, *tuner.limits])
+    raise DefinitionError(f"Nothing called {of!r} was measured of every trial; known are {known}.")
+
+
+def _values(trial: Trial) -> Mapping[str, float]:
+    assert trial.result is not None
+    return trial.result.values
+
+
+def _enough(tuner: Tuner) -> list[Trial]:
+    results = [t for t in tuner.trials if t.result is not None]
+    least = min(tuner.initial, 4)
+    if len(results) < least:
+        raise DefinitionError(f"{len(results)} trials have a result; a model of them needs at least {least}.")
+    return results

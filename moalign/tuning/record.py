@@ -1,0 +1,162 @@
+"""`tuning.json` in the folder of a tuning, for people and the dashboard; and settings as JSON and back.
+
+{"format": 1, "target", "objectives": [names], "reference_point": [numbers] or null, "limits": {column: bound},
+ "parameters": [{"name", "kind": "number" | "integer" | "choice" | "simplex", "low", "high", "log", "options",
+                 "objectives"}],
+ "trials": [{"trial", "settings": {name: number | text | [numbers]}, "state", "values": {objective: number} | null,
+             "columns": {name: number}, "rungs": [{"fidelity", "values"}], "policies": [numbers in the store],
+             "hypervolume": of the results so far, "on_front": bool, "source": text | null, "error": text | null}],
+ "importance": {"hypervolume" | objective: {name: share}}}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from moalign.front import hypervolume
+from moalign.store import StudyStore, write_json_atomic
+from moalign.study import Study
+from moalign.tuning.insight import HYPERVOLUME, importance
+from moalign.tuning.space import Choice, Space
+from moalign.tuning.tuner import Tuner
+
+FILE = "tuning.json"
+
+
+def write(records: StudyStore, tuner: Tuner, target: str, numbers: Mapping[tuple[int, float], list[int]]) -> None:
+    """Writes tuning.json into the study's folder, whole or not at all."""
+    write_json_atomic(records.folder / FILE, as_json(tuner, target, numbers))
+
+
+def as_json(tuner: Tuner, target: str, numbers: Mapping[tuple[int, float], list[int]]) -> dict[str, Any]:
+    """Returns the content of tuning.json.
+
+    Args:
+        tuner: with its trials.
+        target: what is maximised.
+        numbers: (trial, fidelity) -> numbers of the policies in the store.
+    """
+    corner = tuner.reference_point
+    front = {t.number for t in tuner.front()}
+    volumes = _volumes(tuner)
+    enough = sum(t.result is not None for t in tuner.trials) >= tuner.initial
+    kinds = [HYPERVOLUME, *(tuner.objectives if len(tuner.objectives) > 1 else ())]
+    return {
+        "format": 1,
+        "target": target,
+        "objectives": list(tuner.objectives),
+        "reference_point": None if corner is None else corner.tolist(),
+        "limits": tuner.limits,
+        "parameters": tuner.space.describe(),
+        "trials": [
+            {
+                "trial": t.number,
+                "settings": {name: plain(value) for name, value in t.settings.items()},
+                "state": t.state,
+                "values": None if t.result is None else dict(t.result.values),
+                "columns": {} if t.result is None else dict(t.result.columns),
+                "rungs": [{"fidelity": o.fidelity, "values": dict(o.values)} for o in t.observations],
+                "policies": [n for (trial, _), own in numbers.items() if trial == t.number for n in own],
+                "hypervolume": volumes[t.number],
+                "on_front": t.number in front,
+                "source": t.source,
+                "error": t.error,
+            }
+            for t in tuner.trials
+        ],
+        "importance": {of: importance(tuner, of) for of in kinds} if enough else {},
+    }
+
+
+def plain_settings(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns an event's data with its settings as JSON."""
+    return {**data, "settings": {name: plain(value) for name, value in data["settings"].items()}}
+
+
+def settings_from(stored: Mapping[str, Any], space: Space) -> dict[str, Any]:
+    """Returns settings from their JSON: options of a choice by their text, weights as tuples."""
+    found: dict[str, Any] = {}
+    for name, value in stored.items():
+        dimension = space.dimensions[name]
+        if isinstance(dimension, Choice):
+            value = next(option for option in dimension.options if plain(option) == value)
+        found[name] = tuple(value) if isinstance(value, list) else value
+    return found
+
+
+def settings_by_policy(records: StudyStore) -> dict[int, Mapping[str, Any]]:
+    """Returns the settings of every policy of a tuning at the full budget, by its number; empty for other studies."""
+    asked = {event.data["trial"]: event.data["settings"] for event in records.events("asked")}
+    found: dict[int, Mapping[str, Any]] = {}
+    first = 0
+    for event in records.events("policies"):
+        for number in range(first, first + len(event.data["weights"])):
+            if event.data["fidelity"] == 1 and event.data["trial"] in asked:
+                found[number] = asked[event.data["trial"]]
+        first += len(event.data["weights"])
+    return found
+
+
+def known_settings(
+    records: StudyStore, own: Mapping[str, Any] | None, weights: tuple[float, ...], study: Study, space: Space
+) -> dict[str, Any] | None:
+    """Returns what another study's policy has for the tuned names; None where that is unknown or out of range.
+
+    A tuned study says it itself; a plain one in its definition, where a field that it does not have is the default.
+    """
+    found: dict[str, Any] = {}
+    for name, dimension in space.dimensions.items():
+        if name == "weights":
+            value: Any = weights
+        elif own is not None and name in own:
+            value = own[name]
+        else:
+            value = records.description
+            for part in name.split("."):
+                value = value.get(part) if isinstance(value, Mapping) else None
+        facts = dimension.describe()
+        if isinstance(dimension, Choice):
+            value = next((option for option in dimension.options if plain(option) == value), None)
+        elif "low" in facts and not (isinstance(value, (int, float)) and facts["low"] <= value <= facts["high"]):
+            value = None
+        if value is None:
+            return None
+        found[name] = value
+    return found
+
+
+def _volumes(tuner: Tuner) -> list[float]:
+    """Returns the hypervolume (with one objective the best value) after each trial."""
+    found, corner = [], tuner.reference_point
+    results = {t.number for t in tuner.results}
+    rows: list[list[float]] = []
+    for trial in tuner.trials:
+        if trial.number in results and trial.result is not None:
+            rows.append(list(trial.result.values.values()))
+        if len(tuner.objectives) == 1:
+            found.append(max((row[0] for row in rows), default=0.0))
+        else:
+            found.append(
+                hypervolume(np.array(rows), corner, unattained="ignore") if rows and corner is not None else 0.0
+            )
+    return found
+
+
+def plain(value: Any) -> Any:
+    """Returns a setting as JSON: numbers, texts, lists; other options by their name or text."""
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, (tuple, list)):
+        return [plain(item) for item in value]
+    return str(getattr(value, "__name__", value))
+
+
+def short(value: Any) -> str:
+    """Returns a setting as a cell of a table."""
+    shown = plain(value)
+    if isinstance(shown, list):
+        return "(" + " ".join(f"{v:.2f}" for v in shown) + ")"
+    return f"{shown:.3g}" if isinstance(shown, float) else str(shown)
