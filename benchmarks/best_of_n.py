@@ -88,9 +88,8 @@ def rows(quick: bool) -> list[Row]:
             if n >= LEAST:
                 ratios = [by[rule][k] / by["mean"][k] for by, _ in found]
                 what = f"gold reward of the best of {n:,}, {rule}, 25 % flipped labels"
-                result.append(
-                    Row(what, "mean of the ensemble", statistics.median(ratios), min(ratios), max(ratios), floor)
-                )
+                spread = statistics.fmean(ratios), min(ratios), max(ratios)
+                result.append(Row(what, "mean of the ensemble", *spread, floor=floor))
     return result
 
 
