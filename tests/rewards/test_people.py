@@ -543,3 +543,27 @@ def test_training_leaves_the_global_generator_alone() -> None:
     torch.manual_seed(3)
     IdealPoint(prototypes=1, layers=1, dropout=0.2, lift=0, steps=2).fit(people(), embed=embed)
     assert torch.equal(torch.rand(1), expected)
+
+
+@pytest.mark.parametrize("lift", [0, 16])
+def test_units_and_origin_of_an_embedding_do_not_matter(lift: int) -> None:
+    """Numbers a million times as large, far from zero, give the same rewards up to rounding."""
+    found = []
+    for scale, shift in ((1.0, 0.0), (1e6, 5e5)):
+        moved = fit_features(
+            lambda texts, a=scale, b=shift: a * embed(texts) + b, [f"item {i}" for i in range(ITEMS)], lift, 0
+        )
+        found.append(moved([f"item {i}" for i in range(5)]))
+    assert np.allclose(np.abs(found[0]), np.abs(found[1]), atol=1e-5)  # components are known up to their sign
+
+
+def test_more_items_than_landmarks_are_lifted_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With half of the items as landmarks the kernel between items is kept: Nystroem's method."""
+    from moalign.rewards.people import features
+
+    texts = [f"item {i}" for i in range(ITEMS)]
+    whole = fit_features(embed, texts, ITEMS, 0)(texts)
+    monkeypatch.setattr(features, "_LANDMARKS", ITEMS // 2)
+    half = fit_features(embed, texts, ITEMS, 0)(texts)
+    assert half.shape[1] <= ITEMS // 2 < whole.shape[1]
+    assert np.corrcoef((whole @ whole.T).ravel(), (half @ half.T).ravel())[0, 1] > 0.9
