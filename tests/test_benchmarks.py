@@ -289,7 +289,7 @@ def test_best_of_n_compares_rules_on_the_same_responses(monkeypatch: pytest.Monk
     """At n = 1 nothing is chosen, so all rules give the mean gold reward; a row per cautious rule and n from 64 on."""
     from benchmarks import best_of_n
 
-    for name, value in {"QUICK_PROMPTS": 2, "PAIRS": 60, "MEMBERS": 2}.items():
+    for name, value in {"QUICK_PROMPTS": 2, "PAIRS": 60, "MEMBERS": 2, "QUICK_SEEDS": 1}.items():
         monkeypatch.setattr(best_of_n, name, value)
     by, accuracy = best_of_n.study(0, quick=True)
     assert len({round(values[0], 9) for values in by.values()}) == 1 and 0.5 < accuracy < 1
