@@ -171,6 +171,13 @@ def test_no_answers_give_the_average_user(fitted: PersonalRewards) -> None:
     assert np.array_equal(nobody.score(["", ""], text, user="new"), fitted.score(["", ""], text))
 
 
+def test_numbers_are_names() -> None:
+    given = [{"user": u, "chosen": f"item {i}", "rejected": f"item {i + 1}"} for u in (7, 8) for i in range(30)]
+    found = IdealPoint(prototypes=1, validation=0.0, **FAST).fit(given, embed=embed)
+    assert np.array_equal(found.mixture(7), found.mixture("7"))  # type: ignore[arg-type]
+    assert found.with_user(9, [("", "item 1", "item 2")]).users == ("7", "8", "9")  # type: ignore[arg-type]
+
+
 def test_a_score_does_not_depend_on_its_neighbours(fitted: PersonalRewards) -> None:
     texts = [f"item {i}" for i in range(ITEMS)]
     together = fitted.score([""] * ITEMS, texts, user="u3")

@@ -71,6 +71,7 @@ class PersonalRewards:
         """
         if user is None:
             return self.average()
+        user = _name(user)
         if user not in self.users:
             near = difflib.get_close_matches(str(user), self.users, n=1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
@@ -114,6 +115,7 @@ class PersonalRewards:
         Raises:
             DataError: comparisons of other users, or unusable rows.
         """
+        user = _name(user)
         if isinstance(comparisons, Sequence) and not isinstance(comparisons, str) and not len(comparisons):
             return self._with(user, self.average())
         given = load_comparisons(comparisons, user=user)
@@ -267,6 +269,11 @@ class PersonalReward:
         """Returns the rewards, float64 [n]."""
         values = self.model.score_for(np.array(self.mixture), prompts, responses)
         return (values - self.centre) / self.spread
+
+
+def _name(user: object) -> str:
+    """Returns the name of a user; numbers are names too, as in data."""
+    return str(user) if isinstance(user, int) else user  # type: ignore[return-value]  # the caller refuses others
 
 
 def item_text(item: tuple[str, str], whole: bool) -> str:
