@@ -1,8 +1,8 @@
 """Many policies of the embedded problem, trained once as one stack and judged exactly, for searches to choose among.
 
 Training a policy at a weight vector of the pool is then a look-up, so that searches can be compared over many runs. The
-pool is the lattice of 91 weight vectors; what a search proposes beside it counts as its nearest neighbour in the pool
-(at most 1/12 away), and every search proposes only from the pool where it can.
+pool is the lattice of 91 weight vectors. Searches that choose from a list choose from it; what the others propose
+counts as its nearest neighbour in the pool.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from typing import Any, final
 
 STEPS = 12  # of the lattice: 91 weight vectors
 TRAINING_STEPS = 200
+SAMPLES = 64  # of the base policy per training prompt behind a prediction
+ERROR = 0.06  # standard error of a policy's mean reward in the demo's evaluation, 16 samples per held-out prompt
 
 
 @final
@@ -37,17 +39,31 @@ class Pool:
     facts: Any
     corners: dict[str, Any]
 
+    def measured(self, rows: Any, rng: Any) -> Any:
+        """Returns the values of some policies with the noise of an evaluation [rows, objectives]."""
+        return self.values[rows] + self.errors * rng.standard_normal((len(rows), self.values.shape[1]))
+
     def nearest(self, weights: Any) -> list[int]:
         """Returns the position of the nearest policy for each weight vector."""
         import numpy as np
 
         return np.abs(self.weights[None] - np.asarray(weights)[:, None]).sum(axis=2).argmin(axis=1).tolist()
 
-    def predict(self, weights: Any) -> Any:
-        """Returns the exact optimum's rewards on the training prompts' counterpart, the held-out prompts."""
-        from moalign.demo import BETA
+    def sampled_oracle(self, seed: int) -> Any:
+        """Returns the oracle's prediction as a study has it: from 64 samples of the base for each training prompt."""
+        import numpy as np
+        import torch
 
-        return self.facts.oracle(weights, BETA).rewards.numpy()
+        from moalign.data import toy
+        from moalign.demo import BETA
+        from moalign.oracle import oracle
+
+        rng, facts = np.random.default_rng([seed, 5]), self.facts
+        rewards = (toy.reward_table(facts.split.train) - facts.mean) / facts.scale
+        base = np.exp(facts.train_log_base - facts.train_log_base.max(axis=1, keepdims=True))
+        chosen = np.stack([rng.choice(len(p), size=SAMPLES, p=p / p.sum()) for p in base])
+        table = torch.from_numpy(np.take_along_axis(rewards, chosen[:, :, None], axis=1))
+        return lambda weights: oracle(table, weights, BETA, corrected=True, per_prompt=False).rewards.numpy()
 
 
 def trained_pool(seed: int) -> Pool:
@@ -94,8 +110,7 @@ def _pool(facts: Any, weights: Any, values: Any, kl: Any) -> Pool:
         "default reference point": mean.mean(axis=0) - 0.5 * spread,  # as Evaluation(reference_point="auto")
         "demo's wide reference point": reference_corner(facts.oracle(grid(3, 3), BETA)),
     }
-    errors = np.full(3, 0.06)
-    return Pool(weights, values, kl, errors, facts, corners)
+    return Pool(weights, values, kl, np.full(3, ERROR), facts, corners)
 
 
 def _train(seed: int, weights: Any) -> tuple[Any, Any]:
@@ -119,9 +134,9 @@ def _train(seed: int, weights: Any) -> tuple[Any, Any]:
 
 
 def _folder() -> Path:
-    from platformdirs import user_cache_path
+    from moalign.store.cache import cache_root
 
-    return Path(user_cache_path("moalign")) / "benchmarks"
+    return cache_root(None) / "benchmarks"
 
 
 def _version() -> str:

@@ -17,6 +17,9 @@ import pytest
 import torch
 
 from benchmarks import ablation, common, decode, gpu, memory, oracle, startup, sweep, workload
+from benchmarks import elicit as elicitation
+from benchmarks import search as searches
+from benchmarks import tuning as tunings
 from benchmarks.common import Disagreement, Options, Row, Stretches, agree, interleaved, ratio
 
 ROOT = Path(__file__).parents[1]
@@ -141,7 +144,7 @@ def test_every_script_takes_quick_and_json(script: str) -> None:
 
 
 def test_the_scripts_are_known() -> None:
-    assert {"ablation", "decode", "gpu", "memory", "oracle", "startup", "sweep"} <= set(SCRIPTS)
+    assert {"ablation", "decode", "gpu", "memory", "oracle", "search", "startup", "sweep", "tuning"} <= set(SCRIPTS)
 
 
 @pytest.mark.slow
@@ -307,3 +310,19 @@ def test_helpsteer2_pairs_are_the_better_and_the_worse_response_to_one_prompt() 
 
     prompts = np.array(["a", "a", "b", "b", "c"], dtype=object)
     assert _differing(prompts, np.array([1.0, 3.0, 2.0, 2.0, 5.0]), np.arange(5)) == ([1], [0])
+
+
+def test_policies_needed_are_counted_from_one() -> None:
+    """The volume 3 is reached by the second policy; one that is never reached counts as one more than all."""
+    assert searches.needed([1.0, 3.0, 4.0], 3.0) == 2 and searches.needed([1.0, 2.0], 3.0) == 3
+
+
+def test_tuning_rows_on_few_trials() -> None:
+    rows = tunings.problem_rows("small", tunings.tabular_space(), tunings.tabular, -1.0, 3, range(2))
+    assert [row.value for row in rows] == pytest.approx([1.0, rows[1].value])  # three trials are all of the start
+    assert [row.peer for row in rows] == ["guided / sobol", "guided / random"]
+
+
+def test_elicitation_rows_on_few_people() -> None:
+    rows = elicitation.regret_rows(4, 50.0, seed=0)
+    assert well_formed(rows) and all(row.floor == 1.0 for row in rows)

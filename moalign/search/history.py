@@ -31,6 +31,8 @@ class History:
         reference_point: corner of the hypervolume [objectives].
         kl_strength: beta of what the policies maximise, w . r - beta KL; None if there is none.
         predict: weights [weights, objectives] -> rewards of the oracle's optima, without any training.
+        pool: weights to choose among [candidates, objectives], for searches that choose from a list; a fine lattice of
+            about 300 when None.
         seed: of everything random.
     """
 
@@ -43,6 +45,7 @@ class History:
     pending: FloatArray | None = None
     kl_strength: float | None = None
     predict: Callable[[FloatArray], FloatArray] | None = None
+    pool: FloatArray | None = None
     seed: int = 0
 
     @property
@@ -141,9 +144,9 @@ def smallest_lattice(objectives: int, points: int) -> FloatArray:
     return lattice
 
 
-def candidates(history: History, lattice: FloatArray | None = None) -> FloatArray:
-    """Returns the weight vectors of a fine lattice that were not tried yet."""
-    pool = smallest_lattice(history.objectives, POOL) if lattice is None else lattice
+def candidates(history: History) -> FloatArray:
+    """Returns the weight vectors to choose among that were not tried yet."""
+    pool = smallest_lattice(history.objectives, POOL) if history.pool is None else history.pool
     return pool[new_rows(pool, history.tried)]
 
 
