@@ -9,13 +9,13 @@ test: .venv
 	.venv/bin/pytest -q
 
 check: .venv
-	$(PYTHON) -m ruff check moalign tests studies benchmarks
-	$(PYTHON) -m ruff format --check moalign tests studies benchmarks
+	$(PYTHON) -m ruff check moalign dashboards tests studies benchmarks
+	$(PYTHON) -m ruff format --check moalign dashboards tests studies benchmarks
 	$(PYTHON) -m mypy
 
 format: .venv
-	$(PYTHON) -m ruff check --fix moalign tests studies benchmarks
-	$(PYTHON) -m ruff format moalign tests studies benchmarks
+	$(PYTHON) -m ruff check --fix moalign dashboards tests studies benchmarks
+	$(PYTHON) -m ruff format moalign dashboards tests studies benchmarks
 
 .venv:
 	python3 -m venv .venv

@@ -9,11 +9,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from moalign.errors import StoreError
 from moalign.front import Front
-from moalign.results import ADAPTER, POLICIES, StoredPolicy, load_generations, trial_config
+from moalign.results import ADAPTER, POLICIES, StoredPolicy, trial_config
 from moalign.store import StudyStore, is_complete, publish, write_text_atomic
 
 if TYPE_CHECKING:
@@ -81,35 +79,11 @@ def publish_policies(records: StudyStore, policies: PolicySet) -> None:
 
 def publish_results(records: StudyStore, front: Front) -> None:
     """Writes front.csv, report.html and the study's README.md into its folder."""
+    from moalign.figures.study import write_study_report
+
     front.to_csv(records.folder / "front.csv")
-    write_report_of(records, front, records.folder / REPORT)
+    write_study_report(records, front, records.folder / REPORT)
     write_text_atomic(records.folder / "README.md", study_card(records, front))
-
-
-def write_report_of(records: StudyStore, front: Front, path: Path) -> None:
-    """Writes the study's report as one HTML file; an oracle front recorded with the study is drawn, too."""
-    from moalign.figures import OracleCurve
-    from moalign.report import write_report
-
-    stored = [e.data for e in records.events("oracle")]
-    oracle = None
-    if stored:
-        arrays = {n: np.array(stored[-1][n], dtype=np.float64) for n in ("weights", "values", "kl")}
-        oracle = OracleCurve(**arrays, label=str(stored[-1]["label"]))
-    notes = [str(e.data["text"]) for e in records.events("note")]
-    notes += [f"Stopped early: {e.data['reason']}" for e in records.events("stopped")]
-    failed = [t for t in records.trials() if t.state == "failed"]
-    notes += [f"Trial {t.number} failed: {t.error}" for t in failed]
-    write_report(
-        path,
-        front,
-        title=records.name,
-        config={"study": records.name, **records.info, "definition": records.description},
-        generations={p.trial: load_generations(records, p.trial) for p in front.points},
-        oracle=oracle,
-        summary=None,
-        notes=notes,
-    )
 
 
 def export_policy(records: StudyStore, trial: int, folder: Path) -> Path:

@@ -8,12 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
-import numpy as np
-
 from moalign.arrays import FloatArray
 from moalign.errors import StoreError
-from moalign.front import Front, Point
-from moalign.store import StudyStore, TrialRecord, is_complete, verify
+from moalign.front import Front, front_of_records
+from moalign.store import StudyStore, is_complete, verify
 
 if TYPE_CHECKING:
     from moalign.data.prompt_text import PromptText
@@ -192,38 +190,12 @@ def load_front(records: StudyStore, base: Policy | None = None, keep: Any = None
     corner = [e.data["values"] for e in records.events("reference_point")]
     if reference is None or not corner:
         raise StoreError(f"Study {records.name!r} has no evaluated policies yet; see: moalign status {records.name}")
-    finished = [t for t in records.trials() if t.state == "done"]
-    prompt_values = np.array([t.prompt_values for t in finished], dtype=np.float64) if finished else None
-    return Front(
-        study=records.name,
-        objectives=tuple(records.info["objectives"]),
-        points=tuple(_point(t, StoredPolicy(records, t.number, base, keep)) for t in finished),
-        reference_point=np.array(corner[-1], dtype=np.float64),
-        reference=_point(reference, None),
-        prompt_values=prompt_values,
+    return front_of_records(
+        records.name,
+        records.info["objectives"],
+        [t for t in records.trials() if t.state == "done"],
+        reference=reference,
+        reference_point=corner[-1],
+        policy_of=lambda trial: StoredPolicy(records, trial, base, keep),
         serve=_serve(records, base, keep),
-    )
-
-
-def load_generations(records: StudyStore, trial: int) -> list[dict[str, Any]]:
-    """Returns the recorded generations of a trial, one row per sample; empty if it has none."""
-    path = records.trial_folder(trial) / "generations.jsonl"
-    if not path.is_file():
-        return []
-    with path.open(encoding="utf-8") as stream:
-        return [json.loads(line) for line in stream]
-
-
-def _point(record: TrialRecord, policy: StoredPolicy | None) -> Point:
-    unknown = float("nan")  # a KL that the method does not have
-    return Point(
-        trial=record.number,
-        weights=np.array(record.weights, dtype=np.float64),
-        values=np.array(record.values, dtype=np.float64),
-        standard_errors=np.array(record.standard_errors, dtype=np.float64),
-        kl=unknown if record.kl is None else record.kl,
-        kl_standard_error=unknown if record.kl_standard_error is None else record.kl_standard_error,
-        columns=dict(record.columns),
-        feasible=bool(record.feasible),
-        policy=policy,
     )

@@ -41,7 +41,7 @@ from moalign.front import bootstrap_over_prompts, non_dominated
 from moalign.methods import MODPO
 from moalign.policy.engine import Engine
 from moalign.progress import TerminalProgress
-from moalign.results import load_generations
+from moalign.store import load_generations
 
 ROOT = Path(__file__).resolve().parents[1]
 MODEL, DATA = "../shared/data/models/stories260K", "../shared/data/text"

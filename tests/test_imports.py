@@ -24,7 +24,6 @@ LEVELS = [
     {"preferences", "evaluation"},
     {"methods", "callbacks"},
     {"figures"},
-    {"report"},
     {"study", "results"},
     {"publish", "rounds", "elicit"},
     {"driver", "progress"},
@@ -75,6 +74,15 @@ def test_imports_point_downwards(file: Path) -> None:
         downwards = LEVEL_OF[other] < LEVEL_OF[part]
         allowed = inside and (part, other) in ALLOWED
         assert same or downwards or allowed, f"{file.name} imports {other}, which is not below {part}"
+
+
+def test_the_dashboard_sees_only_store_front_and_figures() -> None:
+    folder = ROOT.parent / "dashboards" / "moalign_dashboards"
+    files = sorted(folder.rglob("*.py"))
+    assert len(files) > 5
+    for file in files:
+        parts = {part for part, _ in imported(file)}
+        assert parts <= {"store", "front", "figures", "errors", "arrays"}, f"{file.name} imports {parts}"
 
 
 HEAVY = ("torch", "transformers", "peft", "trl", "datasets", "pandas", "scipy", "plotly", "botorch")

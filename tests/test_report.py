@@ -16,10 +16,9 @@ import numpy as np
 import pytest
 from plotly.offline import get_plotlyjs
 
-from moalign import report
-from moalign.figures import OracleCurve
+from moalign.figures import OracleCurve, report
+from moalign.figures.report import write_report
 from moalign.front import Front, Point
-from moalign.report import write_report
 
 HOSTILE = "<script>alert(1)</script> </script> [/bold] =HYPERLINK( \x1b[31m <img src=x onerror=alert(2)> {{ 7*7 }} ‮"
 

@@ -19,8 +19,8 @@ import pytest
 import moalign as ma
 from moalign.errors import ModelError, StudyBusyError, StudyChangedError
 from moalign.methods import MODPO
-from moalign.results import load_front, load_generations
-from moalign.store import Store
+from moalign.results import load_front
+from moalign.store import Store, load_generations
 from tests.tiny import HELD_OUT, save_model, shortness, tiny_study, vowels
 
 

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from moalign.cli.check import check
+from moalign.cli.dashboard import dashboard
 from moalign.cli.data import data
 from moalign.cli.demo import demo
 from moalign.cli.doctor import doctor
@@ -44,6 +45,7 @@ for command, panel in (
     (front, "Look"),
     (show, "Look"),
     (elicit, "Look"),
+    (dashboard, "Look"),
     (report, "Take away"),
     (export, "Take away"),
     (doctor, "Repair"),

@@ -82,7 +82,8 @@ def _resumed(store: Store, name: str, seed: int) -> bool:
 def _exact(study: Study, records: StudyStore, front: Front, seed: int, quiet: bool) -> dict[str, Any]:
     """Returns the comparison with the optimum; it is made once, and recorded with the study and its report."""
     from moalign.demo import compare_with_oracle, toy_facts
-    from moalign.publish import REPORT, write_report_of
+    from moalign.figures.study import write_study_report
+    from moalign.publish import REPORT
 
     trials = [p.trial for p in front.points]
     stored = [e.data for e in records.events(EVENT)]
@@ -97,7 +98,7 @@ def _exact(study: Study, records: StudyStore, front: Front, seed: int, quiet: bo
         records.add_event(EVENT, facts)
         if not records.events("note"):
             records.add_event("note", {"text": NOTE})
-    write_report_of(records, front, records.folder / REPORT)
+    write_study_report(records, front, records.folder / REPORT)
     return facts
 
 

@@ -67,8 +67,7 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Show one policy: weights, rewards, KL, and what it answered."""
-    from moalign.results import load_generations
-    from moalign.store import Store
+    from moalign.store import Store, load_generations
 
     records = Store(store).study(name)
     record = records.trial(trial)

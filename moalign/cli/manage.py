@@ -43,7 +43,8 @@ def report(
     store: StoreFolder = STORE,
 ) -> None:
     """Write the study's report: one HTML file that needs no network."""
-    from moalign.publish import REPORT, write_report_of
+    from moalign.figures.study import write_study_report
+    from moalign.publish import REPORT
     from moalign.results import load_front
     from moalign.store import Store
 
@@ -51,7 +52,7 @@ def report(
     path = records.folder / REPORT if out is None else out
     if path.is_dir():
         raise usage(f"{path} is a folder. Name the file to write, such as {path / REPORT}.", "OUT.html")
-    write_report_of(records, load_front(records), path)
+    write_study_report(records, load_front(records), path)
     say(str(path))
 
 

@@ -5,26 +5,54 @@ Pass `CONFIG` wherever a figure is shown or written: it removes the button that 
 
 from __future__ import annotations
 
+from moalign.figures.comparison import Comparison, compare, difference, win_figure
+from moalign.figures.cost import cost_figure, over_optimised
+from moalign.figures.course import band_figure, failures, history_band, timeline_figure, training_figure
 from moalign.figures.curves import history_figure, kl_figure
+from moalign.figures.explore import Shown, plane_figure, space_figure
 from moalign.figures.fronts import draw_front
-from moalign.figures.style import CONFIG, DARK, LIGHT, Theme, theme_colors
+from moalign.figures.parallel import brush_figure
+from moalign.figures.probe import Probe, probe
+from moalign.figures.study import StudyView, study_view, write_study_report
+from moalign.figures.style import CONFIG, DARK, LIGHT, Theme, recoloured, theme_colors
 from moalign.figures.text import visible
 from moalign.figures.view import FrontView, OracleCurve, OracleView, front_view
 from moalign.figures.weights import weight_figure
 
 __all__ = [
     "CONFIG",
+    "Comparison",
     "DARK",
     "LIGHT",
     "FrontView",
     "OracleCurve",
     "OracleView",
+    "Probe",
+    "Shown",
+    "StudyView",
     "Theme",
+    "band_figure",
+    "brush_figure",
+    "compare",
+    "cost_figure",
+    "difference",
     "draw_front",
+    "failures",
     "front_view",
+    "history_band",
     "history_figure",
     "kl_figure",
+    "over_optimised",
+    "plane_figure",
+    "probe",
+    "recoloured",
+    "space_figure",
+    "study_view",
     "theme_colors",
+    "timeline_figure",
+    "training_figure",
     "visible",
     "weight_figure",
+    "win_figure",
+    "write_study_report",
 ]

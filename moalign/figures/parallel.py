@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import plotly.graph_objects as go
 
 from moalign.arrays import FloatArray
 from moalign.figures.marks import REFERENCE_NAME, Group, groups, linked, reference_text
-from moalign.figures.style import LIGHT, ORANGE, legend_above, themed
+from moalign.figures.style import LIGHT, ORANGE, SCALE, legend_above, message_figure, themed
 from moalign.figures.text import label, number
-from moalign.figures.view import FrontView
+from moalign.figures.view import KL, FrontView
 
 
 def parallel_figure(view: FrontView, title: str) -> go.Figure:
@@ -56,3 +58,50 @@ def _reference_line(view: FrontView, heights: FloatArray) -> go.Scatter:
     marker = {"symbol": "diamond", "size": 10, "color": ORANGE, "line": {"width": 1, "color": LIGHT.text}}
     trace = go.Scatter(x=list(range(len(heights))), y=heights, mode="lines+markers", line=line, marker=marker)
     return trace.update(name=REFERENCE_NAME, hoverinfo="text", hovertext=reference_text(view))
+
+
+def brush_figure(
+    view: FrontView, names: Sequence[str], *, color: str, inverted: Sequence[str] = (), height: int = 520
+) -> go.Figure:
+    """Returns parallel axes that can be brushed, reordered and inverted; lines carry customdata [trial].
+
+    Args:
+        view: of the front.
+        names: values to show, see `FrontView.value`.
+        color: the value that colours the lines.
+        inverted: axes drawn upside down.
+        height: in pixels.
+    """
+    if not view.trials:
+        return message_figure("", "No policy has been evaluated yet.")
+    shades = view.value(color)
+    known = shades[np.isfinite(shades)]
+    low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 1.0)
+    bar = {"thickness": 12, "outlinewidth": 0, "title": {"text": _axis_name(color), "side": "right"}, "x": 1.02}
+    axes = [_brush_axis(view, name, name in inverted) for name in names]
+    trace = go.Parcoords(
+        dimensions=axes,
+        customdata=[[int(trial)] for trial in view.trials],
+        line={"color": shades, "colorscale": list(SCALE), "cmin": low, "cmax": high, "showscale": True, "colorbar": bar},
+        unselected={"line": {"color": LIGHT.line, "opacity": 0.25}},
+        labelfont={"size": 13},
+        tickfont={"size": 11},
+        rangefont={"size": 1, "color": "rgba(0,0,0,0)"},
+    )
+    figure = themed(go.Figure(trace), "", height)
+    return figure.update_layout(title=None, margin={"l": 60, "r": 90, "t": 60, "b": 24})
+
+
+def _brush_axis(view: FrontView, name: str, inverted: bool) -> dict[str, object]:
+    values = view.value(name)
+    known = values[np.isfinite(values)]
+    low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 1.0)
+    if low == high:
+        low, high = low - 0.5, high + 0.5
+    ends = [high, low] if inverted else [low, high]
+    # plain numbers: what a brush selects is read from them in the browser
+    return {"label": _axis_name(name), "values": np.nan_to_num(values, nan=low).tolist(), "range": ends}
+
+
+def _axis_name(name: str) -> str:
+    return "KL (nats)" if name == KL else label(name.replace("weight ", "w ").replace("_", " "))

@@ -15,7 +15,11 @@ CONFIG: dict[str, Any] = {"showSendToCloud": False, "displaylogo": False, "respo
 BLUE, VERMILLION, GREEN, ORANGE, GREY = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#8A8F98"
 # Viridis without its darkest quarter, which would vanish on a dark page.
 SCALE = ("#3b528b", "#2c728e", "#21918c", "#28ae80", "#5ec962", "#addc30", "#fde725")
-_FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+# Studies drawn over each other.
+STUDY_COLORS = (BLUE, VERMILLION, GREEN, "#CC79A7", ORANGE, "#56B4E9")
+STUDY_SYMBOLS = ("circle", "square", "diamond", "circle", "square", "diamond")
+_NO_COLORS = ("x", "y", "z", "a", "b", "c", "customdata", "hovertext", "text")
+_FONT = "Inter, system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 
 
 @final
@@ -78,6 +82,21 @@ def legend_above(height: int) -> dict[str, Any]:
 def axis_title(name: str) -> str:
     """Returns the title of an objective's axis with unit and direction."""
     return f"{label(name)} (reward, higher is better)"
+
+
+def recoloured(figure: dict[str, Any], theme: Theme) -> dict[str, Any]:
+    """Returns a drawn figure, as JSON values, with the colours of the light theme exchanged for those of another."""
+    exchange = {color: asdict(theme)[part] for part, color in asdict(LIGHT).items()}
+
+    def walk(value: Any) -> Any:
+        if isinstance(value, dict):
+            # binary arrays and rows of links hold no colours
+            return {key: inner if key in _NO_COLORS else walk(inner) for key, inner in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [walk(inner) for inner in value]
+        return exchange.get(value, value) if isinstance(value, str) else value
+
+    return {key: walk(value) for key, value in figure.items()}
 
 
 def theme_colors() -> dict[str, dict[str, str]]:

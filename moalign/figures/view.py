@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Set
+from dataclasses import dataclass, field, replace
 from typing import final
 
 import numpy as np
@@ -12,6 +12,9 @@ from moalign.arrays import BoolArray, FloatArray, IntArray, as_matrix, as_vector
 from moalign.errors import DefinitionError
 from moalign.figures.text import label, measured, number
 from moalign.front import Front, Interval, hypervolume, non_dominated
+
+KL = "kl"  # its name among the values
+CROWD = 1500  # points; beyond, texts per point would cost seconds and be read by nobody
 
 
 @final
@@ -76,6 +79,49 @@ class FrontView:
     reference_values: FloatArray | None = None  # [objectives] of the untrained reference policy
     columns: Mapping[str, FloatArray] = field(default_factory=dict)  # side columns, each [points]
     oracle: OracleView | None = None
+    limits: Mapping[str, float] = field(default_factory=dict)  # upper on "kl", lower on objectives
+
+    @property
+    def crowded(self) -> bool:
+        """Whether there are so many points that they are drawn without texts of their own."""
+        return len(self.trials) > CROWD
+
+    def value(self, name: str) -> FloatArray:
+        """Returns one number per point: an objective, "kl", "weight NAME", or a side column.
+
+        Raises:
+            DefinitionError: no value of that name; lists the known ones.
+        """
+        if name in self.objectives:
+            return self.values[:, self.objectives.index(name)]
+        if name == KL:
+            return self.kl
+        if name in self.columns:
+            return self.columns[name]
+        if name in (weights := self.weight_names()):
+            return self.weights[:, weights.index(name)]
+        known = ", ".join([*self.objectives, KL, *self.columns])
+        raise DefinitionError(f"There is no value '{name}' in study '{self.study}'. Known: {known}.")
+
+    def weight_names(self) -> tuple[str, ...]:
+        """Returns the names under which `value` knows the preference weights."""
+        return tuple(f"weight {name}" for name in self.objectives[: self.weights.shape[1]])
+
+    def subset(self, trials: Set[int]) -> FrontView:
+        """Returns the view of these trials only; what is non-dominated stays what it is in the whole study."""
+        rows = [row for row, trial in enumerate(self.trials) if trial in trials]
+        place = {row: position for position, row in enumerate(rows)}
+        past = [position for position, row in enumerate(self.history_rows) if row in place]
+        per_point = ("values", "standard_errors", "weights", "kl", "kl_standard_errors", "non_dominated", "feasible")
+        return replace(
+            self,
+            trials=tuple(self.trials[row] for row in rows),
+            hover=tuple(self.hover[row] for row in rows),
+            history=self.history[past],
+            history_rows=tuple(place[self.history_rows[position]] for position in past),
+            columns={name: column[rows] for name, column in self.columns.items()},
+            **{name: getattr(self, name)[rows] for name in per_point},
+        )
 
     def ranges(self) -> tuple[FloatArray, FloatArray]:
         """Returns lowest and highest value per objective, over at least one point and the reference policy."""
@@ -83,8 +129,10 @@ class FrontView:
         return rows.min(axis=0), rows.max(axis=0)
 
 
-def front_view(front: Front, oracle: OracleCurve | None = None) -> FrontView:
-    """Returns what the figures of `front` show, with an optional oracle curve behind it.
+def front_view(
+    front: Front, oracle: OracleCurve | None = None, *, limits: Mapping[str, float] | None = None
+) -> FrontView:
+    """Returns what the figures of `front` show, with an optional oracle curve behind it and the study's limits.
 
     Raises:
         DefinitionError: the oracle curve has another number of objectives.
@@ -110,11 +158,14 @@ def front_view(front: Front, oracle: OracleCurve | None = None) -> FrontView:
         reference_values=None if front.reference is None else front.reference.values,
         columns={name: np.array([point.columns.get(name, np.nan) for point in front]) for name in names},
         oracle=None if oracle is None else _oracle_view(oracle, front),
+        limits=dict(limits or {}),
     )
 
 
 def _hover(front: Front, row: int) -> str:
     point = front[row]
+    if len(front) > CROWD:
+        return f"trial {point.trial}"
     lines = [f"<b>trial {point.trial}</b>"]
     if len(point.weights):
         pairs = zip(front.objectives, point.weights, strict=True)

@@ -9,13 +9,11 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from moalign.arrays import FloatArray
-from moalign.errors import DefinitionError
 from moalign.figures.marks import Group, error_bars, groups, linked
 from moalign.figures.style import GREEN, LIGHT, SCALE, axis_title, legend_above, message_figure, themed
 from moalign.figures.text import label
-from moalign.figures.view import FrontView, OracleCurve
+from moalign.figures.view import KL, FrontView, OracleCurve
 
-_KL = "kl"
 _KL_TITLE = "KL to the reference policy (nats per completion)"
 
 
@@ -33,7 +31,7 @@ def weight_figure(view: FrontView, color: str | None = None) -> go.Figure:
         DefinitionError: no value of that name.
     """
     name = view.objectives[0] if color is None else color
-    values = _named_values(view, name)
+    values = view.value(name)
     reason = _nothing_to_draw(view)
     if reason:
         return message_figure("Preference weights", reason)
@@ -54,7 +52,7 @@ def _nothing_to_draw(view: FrontView) -> str:
 
 def _line_figure(view: FrontView, name: str, values: FloatArray) -> go.Figure:
     figure = go.Figure()
-    if view.oracle is not None and name in (*view.objectives, _KL):
+    if view.oracle is not None and name in (*view.objectives, KL):
         figure.add_trace(_oracle_line(view, view.oracle.curve, name))
     for group in groups(view):
         trace = go.Scatter(x=view.weights[group.rows, 0], y=values[group.rows], mode="markers", name=group.name)
@@ -71,7 +69,7 @@ def _line_figure(view: FrontView, name: str, values: FloatArray) -> go.Figure:
 
 def _oracle_line(view: FrontView, curve: OracleCurve, name: str) -> go.Scatter:
     order = np.argsort(curve.weights[:, 0])
-    heights = curve.kl if name == _KL else curve.values[:, view.objectives.index(name)]
+    heights = curve.kl if name == KL else curve.values[:, view.objectives.index(name)]
     line = {"color": GREEN, "width": 2, "dash": "dash"}
     return go.Scatter(
         x=curve.weights[order, 0], y=heights[order], mode="lines", line=line, name=label(curve.label), hoverinfo="skip"
@@ -135,18 +133,7 @@ def _share_colors(figure: go.Figure, view: FrontView, name: str, values: FloatAr
         trace.marker.update(color=color, showscale=position == 0, colorbar=bar, **scale)
 
 
-def _named_values(view: FrontView, name: str) -> FloatArray:
-    if name in view.objectives:
-        return view.values[:, view.objectives.index(name)]
-    if name == _KL:
-        return view.kl
-    if name in view.columns:
-        return view.columns[name]
-    known = ", ".join([*view.objectives, _KL, *view.columns])
-    raise DefinitionError(f"There is no value '{name}' to colour by in study '{view.study}'. Known: {known}.")
-
-
 def _value_title(view: FrontView, name: str) -> str:
     if name in view.objectives:
         return axis_title(name)
-    return _KL_TITLE if name == _KL else label(name)
+    return _KL_TITLE if name == KL else label(name)

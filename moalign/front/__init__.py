@@ -19,6 +19,7 @@ from moalign.front.indicators import (
 from moalign.front.intervals import ClusteredMean, Interval, bootstrap_over_prompts, clustered_mean
 from moalign.front.pareto import crowding_distance, non_dominated, pareto_rank
 from moalign.front.point import Point
+from moalign.front.records import front_of_records
 
 __all__ = [
     "ClusteredMean",
@@ -31,6 +32,7 @@ __all__ = [
     "crowding_distance",
     "epsilon_additive",
     "expected_utility",
+    "front_of_records",
     "hypervolume",
     "hypervolume_contributions",
     "hypervolume_improvement",

@@ -7,6 +7,7 @@ import html
 import io
 import math
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,12 +47,16 @@ def side_columns(front: Front) -> list[str]:
 
 def write_csv(front: Front, path: Path) -> None:
     """Writes the table as CSV; an unknown number is an empty cell."""
-    table = columns(front)
+    write_atomically(path, csv_text(columns(front)))
+
+
+def csv_text(table: Mapping[str, Sequence[Any]]) -> str:
+    """Returns columns of equal length as CSV; a name that a spreadsheet would run as a formula gets an apostrophe."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow([_inert(name) for name in table])
     writer.writerows([_cell(value) for value in row] for row in zip(*table.values(), strict=True))
-    write_atomically(path, buffer.getvalue())
+    return buffer.getvalue()
 
 
 def as_json(front: Front, hypervolume: Interval) -> dict[str, Any]:
@@ -112,6 +117,8 @@ def _inert(text: str) -> str:
 
 
 def _cell(value: Any) -> Any:
+    if isinstance(value, str):
+        return _inert(value)
     return "" if isinstance(value, float) and math.isnan(value) else value
 
 

@@ -11,6 +11,7 @@ from moalign.store.artefacts import (
 from moalign.store.differences import differences
 from moalign.store.fingerprint import describe, fingerprint
 from moalign.store.lease import Holder
+from moalign.store.lines import load_generations, load_metrics
 from moalign.store.records import REFERENCE, EventRecord, Finding, Measured, State, TrialRecord
 from moalign.store.store import Store
 from moalign.store.study_store import StudyStore
@@ -29,6 +30,8 @@ __all__ = [
     "differences",
     "fingerprint",
     "is_complete",
+    "load_generations",
+    "load_metrics",
     "publish",
     "verify",
     "write_bytes_atomic",

@@ -1,0 +1,218 @@
+"""The application: pages fill named figures and panels from the address and the records, and nothing else."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from dash import ALL, MATCH, ClientsideFunction, Dash, Input, Output, State, html, no_update
+
+from moalign.errors import MoalignError, StoreError
+from moalign.figures import recoloured, visible
+from moalign.figures.style import DARK, message_figure
+from moalign_dashboards import exports, guard, shell
+from moalign_dashboards.context import Context, Page
+from moalign_dashboards.drawer import drawer
+from moalign_dashboards.library import Library
+from moalign_dashboards.pages import PAGES
+from moalign_dashboards.parts import empty
+from moalign_dashboards.state import State as Address
+
+_LOG = logging.getLogger("moalign_dashboards")
+_PAGE_OF = {page.path: page for page in PAGES}
+
+
+def create_app(root: str | Path = "runs", *, votes: str | Path | None = None) -> Dash:
+    """Returns the dashboard of a folder of studies.
+
+    Args:
+        root: the folder; studies in it are only read.
+        votes: folder for the votes of blind comparisons; beside `root` when None, never inside.
+
+    Raises:
+        StoreError: `root` is a file, or `votes` lies inside it.
+    """
+    root = Path(root)
+    folder = root.absolute().parent / f"{root.absolute().name}-votes" if votes is None else Path(votes).absolute()
+    if root.absolute() == folder or root.absolute() in folder.parents:
+        raise StoreError(f"{folder} lies inside {root}, which the dashboard never writes to. Choose another folder.")
+    library = Library(root)
+    app = Dash(
+        "moalign_dashboards",
+        title="moalign",
+        update_title="",
+        assets_folder=str(Path(__file__).parent / "assets"),
+        suppress_callback_exceptions=True,
+        serve_locally=True,
+        enable_mcp=False,
+        pages_folder="",
+        on_error=_report,
+    )
+    app.layout = shell.frame(PAGES)
+    _browser_callbacks(app)
+    _server_callbacks(app, library, folder)
+    exports.routes(app.server, library, folder)
+    guard.protect(app.server, app.csp_hashes)
+    return app
+
+
+def _report(error: Exception) -> None:
+    _LOG.error("A part of the page failed: %s", visible(repr(error)), exc_info=error)
+
+
+def _browser_callbacks(app: Dash) -> None:
+    """What the browser does itself, so that it answers at once; see assets/dashboard.js."""
+    graphs = {"type": "graph", "page": ALL, "name": ALL}
+    url = Output("url", "pathname", allow_duplicate=True), Output("url", "search", allow_duplicate=True)
+    for name, prop in (("clicked", "clickData"), ("selected", "selectedData"), ("brushed", "restyleData")):
+        app.clientside_callback(
+            ClientsideFunction("moalign", name), *url, Input(graphs, prop), prevent_initial_call=True
+        )
+    app.clientside_callback(
+        ClientsideFunction("moalign", "beat"), Output("beat", "data"), Input("clock", "n_intervals")
+    )
+    app.clientside_callback(
+        ClientsideFunction("moalign", "theme"), Output("theme", "data"), Input("theme-button", "n_clicks")
+    )
+    app.clientside_callback(
+        ClientsideFunction("moalign", "arranged"),
+        Output("live", "children"),
+        Input("main", "children"),
+        Input("drawer", "children"),
+    )
+
+
+def _server_callbacks(app: Dash, library: Library, votes: Path) -> None:
+    def context(path: str | None, search: str | None) -> Context:
+        state = Address.read(path, search)
+        names = library.names() if state.study is None else []
+        name = state.study or (names[0] if names else None)
+        if name is None:
+            raise StoreError(f"There are no studies in {library.root}.")
+        return Context(library, state, library.view(name), votes)
+
+    address = Input("url", "pathname"), Input("url", "search")
+
+    @app.callback(Output("version", "data"), Input("beat", "data"), *address, State("version", "data"))
+    def version(_: Any, path: str, search: str, known: str | None) -> Any:
+        try:
+            here = context(path, search)
+        except StoreError:
+            found = "none:" + ",".join(library.names())
+        else:
+            found = " ".join(library.version(n) for n in (here.study.name, *here.state.overlays))
+        return no_update if found == known else found
+
+    @app.callback(
+        Output("main", "children"), Output("shape", "data"), *address, Input("version", "data"), State("shape", "data")
+    )
+    def main(path: str, search: str, _: Any, shape: str | None) -> Any:
+        try:
+            here = context(path, search)
+        except StoreError as error:
+            return _without_study(library, Address.read(path, search), str(error)), "none"
+        page = _PAGE_OF.get(here.state.path)
+        known = f"{here.state.path} {here.study.name} {here.study.view is not None} {here.study.objectives}"
+        known += f" {bool(here.study.view and here.study.view.trials)}"
+        if known == shape:
+            return no_update, no_update
+        return _arranged(page, here), known
+
+    @app.callback(Output("navigation", "children"), *address)
+    def navigation(path: str, search: str) -> Any:
+        return shell.navigation(PAGES, Address.read(path, search))
+
+    @app.callback(Output("top", "children"), *address, Input("version", "data"))
+    def top(path: str, search: str, _: Any) -> Any:
+        try:
+            return shell.top(context(path, search))
+        except StoreError:
+            return []
+
+    @app.callback(
+        Output("drawer", "children"), Output("drawer", "className"), Output("drawer-key", "data"),
+        *address, Input("version", "data"), Input("theme", "data"), State("drawer-key", "data"),
+    )  # fmt: skip
+    def side(path: str, search: str, _: Any, theme: str | None, key: Any) -> Any:
+        try:
+            here = context(path, search)
+            trial = here.state.trial
+            record = here.library.records(here.study.name).trial(trial) if trial is not None else None
+            wanted = [here.study.name, trial, record.state if record else "", theme, here.state.options, path]
+            if wanted == key:
+                return no_update, no_update, no_update
+            content = drawer(here, theme or "light")
+        except StoreError as error:
+            content, wanted = (
+                [html.P(visible(str(error)))] if Address.read(path, search).trial is not None else [],
+                None,
+            )
+        return content, "drawer open" if content else "drawer", wanted
+
+    graph, panel = ({"type": kind, "page": MATCH, "name": MATCH} for kind in ("graph", "panel"))
+
+    @app.callback(
+        Output(graph, "figure"), Input("url", "search"), Input("version", "data"), Input("theme", "data"),
+        State("url", "pathname"), State(graph, "id"),
+    )  # fmt: skip
+    def figure(search: str, _: Any, theme: str | None, path: str, which: dict[str, str]) -> Any:
+        if which["page"] != path or theme is None:
+            return no_update
+        try:
+            here = context(path, search)
+            drawn = _PAGE_OF[path].figures[which["name"]](here)
+        except MoalignError as error:
+            drawn = message_figure("", visible(str(error)).replace("<", "‹"))
+        drawn.update_layout(uirevision=f"{path} {which['name']}", height=None, autosize=True)
+        plain = drawn.to_plotly_json()
+        return recoloured(plain, DARK) if theme == "dark" else plain
+
+    @app.callback(
+        Output(panel, "children"), Input("url", "search"), Input("version", "data"),
+        State("url", "pathname"), State(panel, "id"),
+    )  # fmt: skip
+    def fill(search: str, _: Any, path: str, which: dict[str, str]) -> Any:
+        if which["page"] != path:
+            return no_update
+        try:
+            return _PAGE_OF[path].panels[which["name"]](context(path, search))
+        except MoalignError as error:
+            return html.P(visible(str(error)), className="note")
+
+
+def _arranged(page: Page | None, here: Context) -> list[Any]:
+    if page is None:
+        return [empty("There is no such page.", "Choose one at the left.")]
+    title = html.Div([html.H1(page.name), html.P(page.about)], className="title")
+    if page.needs_front and (here.study.view is None or not here.study.view.trials):
+        return [title, _waiting(here)]
+    return [title, *page.layout(here)]
+
+
+def _waiting(here: Context) -> Any:
+    progress = here.study.progress
+    if progress == "running":
+        return empty("The first policies are still being trained.", "This page fills by itself when one is evaluated.")
+    if progress == "failed":
+        return empty(
+            "All policies of this study failed.",
+            "The overview says why.",
+            command=f"moalign retry {here.study.name} --failed",
+        )
+    return empty(
+        "No policy of this study has been evaluated.",
+        "Run its file again: it continues where it stopped.",
+        command="moalign run studies/NAME.py",
+    )
+
+
+def _without_study(library: Library, state: Address, reason: str) -> Any:
+    names = library.names()
+    if state.study is None and not names:
+        return empty(
+            "No studies yet",
+            f"{library.root.absolute()} holds none. This page notices when the first one appears.",
+            command="moalign demo",
+        )
+    return shell.gone(state.study, names, str(library.root), reason)

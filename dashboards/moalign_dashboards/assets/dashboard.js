@@ -1,0 +1,227 @@
+"use strict";
+// What the browser does itself: clicks and selections become addresses at once, and the page asks for news only while
+// nobody is using it. Everything that is looked at stands in the address.
+(() => {
+  const QUIET = 1500; // milliseconds without mouse or key before the page may refresh
+  const root = document.documentElement;
+  let held = false;
+  let busyUntil = 0;
+  let shift = false;
+
+  const nothing = () => [window.dash_clientside.no_update, window.dash_clientside.no_update];
+  const query = () => new URLSearchParams(window.location.search);
+  const address = (parameters, path) => {
+    const text = parameters.toString().replaceAll("%2C", ",").replaceAll("%7E", "~");
+    return [path ?? window.location.pathname, text ? `?${text}` : ""];
+  };
+  const go = (parameters, path) => {
+    const [pathname, search] = address(parameters, path);
+    window.dash_clientside.set_props("url", { pathname, search });
+  };
+  const changed = () => window.dash_clientside.callback_context.triggered[0]?.value;
+
+  // The shorter of ranges "0-3,7" and a base64 mask.
+  const written = (trials) => {
+    const sorted = [...new Set(trials)].sort((a, b) => a - b);
+    const ranges = [];
+    for (let i = 0; i < sorted.length; ) {
+      let j = i;
+      while (j + 1 < sorted.length && sorted[j + 1] === sorted[j] + 1) j += 1;
+      ranges.push(i === j ? `${sorted[i]}` : `${sorted[i]}-${sorted[j]}`);
+      i = j + 1;
+    }
+    const text = ranges.join(",");
+    if (text.length < 400) return text;
+    const mask = new Uint8Array(Math.floor(sorted[sorted.length - 1] / 8) + 1);
+    sorted.forEach((trial) => { mask[trial >> 3] |= 1 << (trial & 7); });
+    let bytes = "";
+    mask.forEach((byte) => { bytes += String.fromCharCode(byte); });
+    const packed = `~${btoa(bytes).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "")}`;
+    return packed.length < text.length ? packed : text;
+  };
+
+  const trialsOf = (points) => points.map((point) => point.customdata?.[0]).filter(Number.isInteger);
+
+  window.dash_clientside = Object.assign({}, window.dash_clientside, {
+    moalign: {
+      clicked: () => {
+        const point = changed()?.points?.find((one) => Array.isArray(one.customdata));
+        if (point === undefined) return nothing();
+        const [trial, study] = point.customdata;
+        const parameters = query();
+        if (typeof trial === "string") { // a user, not a trial
+          parameters.set("user", trial);
+          return address(parameters);
+        }
+        if (!Number.isInteger(trial)) return nothing();
+        const current = parameters.get("study") ?? document.querySelector("[data-option=study]")?.value;
+        if (typeof study === "string" && study !== current) { // a point of a study laid over this one
+          parameters.set("study", study);
+          parameters.set("with", [current, ...(parameters.get("with") ?? "").split(",")].filter((n) => n && n !== study).join(","));
+          parameters.delete("trials");
+        }
+        const first = parameters.get("trial");
+        if (shift && first !== null && Number(first) !== trial) {
+          parameters.set("a", first);
+          parameters.set("b", trial);
+          parameters.delete("trial");
+          return address(parameters, "/compare");
+        }
+        parameters.set("trial", trial);
+        return address(parameters);
+      },
+
+      selected: () => {
+        const selection = changed();
+        if (selection === undefined) return nothing();
+        const parameters = query();
+        const trials = selection === null ? [] : trialsOf(selection.points ?? []);
+        if (selection !== null && !trials.length) return nothing();
+        if (trials.length) parameters.set("trials", written(trials));
+        else if (parameters.has("trials")) parameters.delete("trials");
+        else return nothing();
+        return address(parameters);
+      },
+
+      // Parallel axes report the range brushed on an axis; the trials inside all ranges are the selection.
+      brushed: () => {
+        if (!changed()) return nothing();
+        const holder = document.querySelector("[data-brush] .js-plotly-plot");
+        const axes = holder?.data?.find((trace) => trace.type === "parcoords");
+        if (!axes) return nothing();
+        const shown = holder._fullData.find((trace) => trace.type === "parcoords");
+        const ranges = shown.dimensions.filter((axis) => axis.constraintrange?.length);
+        const parameters = query();
+        if (!ranges.length) {
+          if (!parameters.has("trials")) return nothing();
+          parameters.delete("trials");
+          return address(parameters);
+        }
+        const inside = (axis, row) => {
+          const each = Array.isArray(axis.constraintrange[0]) ? axis.constraintrange : [axis.constraintrange];
+          return each.some(([low, high]) => axis.values[row] >= low && axis.values[row] <= high);
+        };
+        const trials = shown.customdata.map((link) => link[0]).filter((_, row) => ranges.every((axis) => inside(axis, row)));
+        parameters.set("trials", trials.length ? written(trials) : "-");
+        return address(parameters);
+      },
+
+      beat: (count) => {
+        const waiting = held || Date.now() < busyUntil || document.hidden;
+        return waiting ? window.dash_clientside.no_update : count ?? 0;
+      },
+
+      theme: (clicks) => {
+        const dark = window.matchMedia("(prefers-color-scheme: dark)").matches;
+        let theme = localStorage.getItem("moalign-theme") ?? (dark ? "dark" : "light");
+        if (clicks) {
+          theme = theme === "dark" ? "light" : "dark";
+          localStorage.setItem("moalign-theme", theme);
+        }
+        root.dataset.theme = theme;
+        const button = document.getElementById("theme-button");
+        if (button) button.textContent = theme === "dark" ? "Light" : "Dark";
+        return theme;
+      },
+
+      // After something was put on the page: the focus follows a drawer that opens, and the probe is placed.
+      arranged: () => {
+        requestAnimationFrame(() => {
+          const title = document.getElementById("drawer-title");
+          if (title && title.dataset.seen === undefined) {
+            title.dataset.seen = "";
+            if (title.textContent !== arrangedTitle) {
+              document.getElementById("drawer").scrollTop = 0;
+              if (document.activeElement === document.body) title.focus({ preventScroll: true });
+            }
+            arrangedTitle = title.textContent;
+          } else if (!title) arrangedTitle = "";
+          window.dispatchEvent(new CustomEvent("moalign:arranged"));
+        });
+        return arrangedTitle;
+      },
+    },
+  });
+  let arrangedTitle = "";
+
+  // ------------------------------------------------------------------------------------------------ mouse and keys
+
+  const busy = () => { busyUntil = Date.now() + QUIET; };
+  document.addEventListener("mousedown", (event) => { held = true; shift = event.shiftKey; busy(); }, true);
+  window.addEventListener("mouseup", () => { held = false; busy(); }, true);
+  document.addEventListener("wheel", busy, { capture: true, passive: true });
+  document.addEventListener("keydown", (event) => {
+    busy();
+    if (event.key !== "Escape") return;
+    const parameters = query();
+    const menu = document.querySelector("details.exports[open]");
+    if (menu) menu.open = false;
+    else if (parameters.has("trial")) { parameters.delete("trial"); go(parameters); }
+  });
+
+  document.addEventListener("change", (event) => {
+    const field = event.target.closest?.("select[data-option]");
+    if (!field) return;
+    const parameters = query();
+    parameters.set(field.dataset.option, field.value);
+    if (field.dataset.option === "study") {
+      ["trials", "trial", "a", "b", "with", "x", "y", "z", "color", "page", "sort", "probe"].forEach((name) => parameters.delete(name));
+    }
+    go(parameters);
+  });
+
+  let searching = 0;
+  document.addEventListener("input", (event) => {
+    const field = event.target.closest?.("[data-search] input, input[data-search]");
+    if (!field) return;
+    clearTimeout(searching);
+    searching = setTimeout(() => {
+      const parameters = query();
+      if (field.value) parameters.set("find", field.value);
+      else parameters.delete("find");
+      go(parameters);
+    }, 250);
+  });
+
+  const image = (format) => {
+    document.querySelectorAll("#main .js-plotly-plot").forEach((plot, position) => {
+      const { width, height } = plot.getBoundingClientRect();
+      window.Plotly.downloadImage(plot, { format, width, height, scale: 2, filename: `moalign-${position + 1}` });
+    });
+  };
+
+  document.addEventListener("click", (event) => {
+    const target = event.target;
+    const copied = target.closest?.("[data-copy]");
+    if (copied) {
+      navigator.clipboard.writeText(copied.dataset.copy).then(() => {
+        copied.textContent = "copied";
+        setTimeout(() => { copied.textContent = "copy"; }, 1200);
+      });
+    }
+    const drawn = target.closest?.("[data-image]");
+    if (drawn) image(drawn.dataset.image);
+    const ballot = target.closest?.("[data-vote]");
+    if (ballot) vote(ballot);
+    const menu = document.querySelector("details.exports[open]");
+    if (menu && !menu.contains(target)) menu.open = false;
+  });
+
+  const vote = (button) => {
+    const row = button.closest("[data-pair]");
+    const note = row.querySelector(".outcome");
+    fetch("/vote", {
+      method: "POST",
+      headers: { "Content-Type": "application/json" },
+      body: JSON.stringify({ ...JSON.parse(row.dataset.pair), choice: button.dataset.vote }),
+    })
+      .then((answer) => answer.json())
+      .then((line) => {
+        if (line.error !== undefined) { note.textContent = line.error; return; }
+        row.querySelectorAll("[data-vote]").forEach((other) => { other.disabled = true; });
+        button.classList.add("chosen");
+        note.textContent = `left was trial ${line.left}, right was trial ${line.right}`;
+      })
+      .catch((error) => { note.textContent = `not recorded: ${error}`; });
+  };
+})();

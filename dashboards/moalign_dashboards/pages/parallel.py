@@ -1,0 +1,70 @@
+"""Parallel axes: weights, rewards, KL and further columns of all policies; brush an axis to select."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import plotly.graph_objects as go
+from dash import html
+
+from moalign.figures import brush_figure
+from moalign.figures.view import KL
+from moalign_dashboards.context import Context, Page
+from moalign_dashboards.parts import card, graph, panel, select, switch
+from moalign_dashboards.policies import policies
+
+
+def _layout(context: Context) -> Sequence[Any]:
+    plot = html.Div(graph("/parallel", "axes", 520, "Parallel axes; the table below holds the same policies"), **{"data-brush": ""})
+    hint = "Drag along an axis to select for all pages; click the axis to undo. Drag a name to reorder the axes."
+    return [
+        panel("/parallel", "controls", "controls"),
+        card(plot, html.P(hint, className="note hint"), class_name="figure"),
+        card(panel("/parallel", "policies"), title="Policies"),
+    ]
+
+
+def _names(context: Context) -> list[str]:
+    view = context.whole
+    return [*view.weight_names(), *view.objectives, KL, *view.columns]
+
+
+def _inverted(context: Context) -> list[str]:
+    return [name for name in context.state.options.get("invert", "").split(",") if name]
+
+
+def _hidden(context: Context) -> list[str]:
+    given = context.state.options.get("hide")
+    return list(context.whole.columns) if given is None else [name for name in given.split(",") if name]
+
+
+def _controls(context: Context) -> Any:
+    names, inverted, hidden = _names(context), _inverted(context), _hidden(context)
+    color = context.state.choice("color", names, context.whole.objectives[0])
+    rows = []
+    for name in names:
+        others = [n for n in hidden if n != name]
+        show = switch(name, name not in hidden, context.link(hide=",".join(others if name in hidden else [*hidden, name]) or "none"))
+        rest = [n for n in inverted if n != name]
+        turn = switch("inverted", name in inverted, context.link(invert=",".join(rest if name in inverted else [*inverted, name]) or None))
+        rows.append(html.Div([show, turn], className="axis"))
+    axes = html.Details([html.Summary("Axes"), html.Div(rows, className="menu")], className="exports")
+    return [select("Colour", "color", {name: name for name in names}, color), axes]
+
+
+def _axes(context: Context) -> go.Figure:
+    names = _names(context)
+    shown = [name for name in names if name not in _hidden(context)] or names[:2]
+    color = context.state.choice("color", names, context.whole.objectives[0])
+    return brush_figure(context.whole, shown, color=color, inverted=_inverted(context), height=520)
+
+
+PAGE = Page(
+    path="/parallel",
+    name="Parallel axes",
+    about="Every policy as a line across its weights, rewards and KL.",
+    layout=_layout,
+    figures={"axes": _axes},
+    panels={"controls": _controls, "policies": policies},
+)
