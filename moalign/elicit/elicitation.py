@@ -19,8 +19,8 @@ import numpy as np
 from moalign.arrays import FloatArray, as_matrix
 from moalign.elicit.posterior import AnswerModel, Posterior, information_gain, posterior
 from moalign.errors import DefinitionError, StoreError
-from moalign.results import load_front, load_generations
-from moalign.store import Store, StudyStore
+from moalign.results import load_front
+from moalign.store import Store, StudyStore, load_generations
 
 Answer: TypeAlias = Literal["first", "second", "equal"]
 ANSWERS: dict[Answer, float] = {"first": 1.0, "second": 0.0, "equal": 0.5}

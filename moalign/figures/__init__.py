@@ -12,7 +12,7 @@ from moalign.figures.curves import history_figure, kl_figure
 from moalign.figures.explore import Shown, plane_figure, space_figure
 from moalign.figures.fronts import draw_front
 from moalign.figures.parallel import brush_figure
-from moalign.figures.probe import Probe, probe
+from moalign.figures.probe import Probe, probe, weights_text
 from moalign.figures.study import StudyView, study_view, write_study_report
 from moalign.figures.style import CONFIG, DARK, LIGHT, Theme, recoloured, theme_colors
 from moalign.figures.text import visible
@@ -53,6 +53,7 @@ __all__ = [
     "training_figure",
     "visible",
     "weight_figure",
+    "weights_text",
     "win_figure",
     "write_study_report",
 ]

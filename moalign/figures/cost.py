@@ -1,4 +1,4 @@
-"""Reward against KL for one or more studies: the best reward at each KL, and where a proxy parts from held-out reward."""
+"""Reward against KL: the best reward at each KL, and where a proxy parts from the held-out reward."""
 
 from __future__ import annotations
 
@@ -143,6 +143,6 @@ def _line(view: FrontView, objective: int, color: str) -> go.Scatter:
 def _oracle(view: FrontView, objective: int) -> go.Scatter:
     assert view.oracle is not None
     curve = view.oracle.curve
-    marker = {"color": GREEN, "size": 4, "opacity": 0.5}
+    marker = {"symbol": "circle-open", "color": GREEN, "size": 7, "line": {"width": 1.4, "color": GREEN}}
     dots = go.Scatter(x=curve.kl, y=curve.values[:, objective], mode="markers", marker=marker)
     return dots.update(name=label(curve.label), legendgroup="oracle", hoverinfo="skip")

@@ -28,7 +28,7 @@ from moalign.figures.view import KL, FrontView
 
 KL_TITLE = "KL to the reference policy (nats per response, lower is nearer)"
 _FADED = 0.16
-_STUDY_NAME = 24
+_ORACLE_MARKER = {"symbol": "circle-open", "color": GREEN, "size": 7, "line": {"width": 1.4, "color": GREEN}}
 
 
 @final
@@ -211,7 +211,7 @@ def _oracle_plane(view: FrontView, x: str, y: str) -> Any:
         order = view.oracle.order
         line = {"color": GREEN, "width": 2, "dash": "dash"}
         return go.Scatter(x=across[order], y=up[order], mode="lines", line=line, **common)
-    return go.Scatter(x=across, y=up, mode="markers", marker={"color": GREEN, "size": 3, "opacity": 0.45}, **common)
+    return go.Scatter(x=across, y=up, mode="markers", marker=_ORACLE_MARKER, **common)
 
 
 def _oracle_space(view: FrontView, axes: Sequence[str]) -> list[Any]:

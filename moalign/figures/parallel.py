@@ -82,7 +82,14 @@ def brush_figure(
     trace = go.Parcoords(
         dimensions=axes,
         customdata=[[int(trial)] for trial in view.trials],
-        line={"color": shades, "colorscale": list(SCALE), "cmin": low, "cmax": high, "showscale": True, "colorbar": bar},
+        line={
+            "color": shades,
+            "colorscale": list(SCALE),
+            "cmin": low,
+            "cmax": high,
+            "showscale": True,
+            "colorbar": bar,
+        },
         unselected={"line": {"color": LIGHT.line, "opacity": 0.25}},
         labelfont={"size": 13},
         tickfont={"size": 11},

@@ -8,9 +8,10 @@ from typing import final
 
 import numpy as np
 
-from moalign.arrays import FloatArray, as_vector, simplex_problems
+from moalign.arrays import FloatArray, IntArray, as_vector, simplex_problems
 from moalign.errors import DefinitionError
 from moalign.figures.view import FrontView
+from moalign.weights import label
 
 _SLACK = 1e-9  # of barycentric coordinates
 
@@ -66,7 +67,12 @@ def probe(view: FrontView, weights: Sequence[float]) -> Probe:
     )
 
 
-def _combination(points: FloatArray, wanted: FloatArray) -> tuple[FloatArray, FloatArray] | None:
+def weights_text(view: FrontView, weights: Sequence[float] | FloatArray) -> str:
+    """Returns weights as "helpful .33 brief .67"."""
+    return label(np.asarray(weights), view.objectives)
+
+
+def _combination(points: FloatArray, wanted: FloatArray) -> tuple[IntArray, FloatArray] | None:
     """Returns rows of `points` and shares with shares @ points[rows] = wanted: those of least squared distance.
 
     min sum_i s_i |x_i - wanted|^2 over s >= 0, sum s = 1, sum s_i x_i = wanted. Its solution is the simplex of the
@@ -81,4 +87,4 @@ def _combination(points: FloatArray, wanted: FloatArray) -> tuple[FloatArray, Fl
         return None
     rows = np.flatnonzero(solved.x > _SLACK)
     shares = solved.x[rows] / solved.x[rows].sum()
-    return rows, shares
+    return np.asarray(rows, dtype=np.int64), shares

@@ -21,10 +21,13 @@ def _layout(context: Context) -> Sequence[Any]:
         panel("/kl", "controls", "controls"),
         card(
             graph("/kl", "cost", 110 + 340 * rows, "Reward against KL, one panel per objective"),
-            html.P("The line joins the best reward at each KL. Click a point for its texts; drag to select.", className="note hint"),
+            html.P(
+                "The line joins the best reward at each KL. Click a point for its texts; drag to select.",
+                className="note hint",
+            ),
             class_name="figure",
         ),
-        panel("/kl", "over"),
+        panel("/kl", "over", "block"),
         card(panel("/kl", "policies"), title="Policies"),
     ]
 
@@ -50,10 +53,21 @@ def _over(context: Context) -> Any:
             className="note",
         )
     if not found.flags:
-        return html.P(f"No sign of over-optimisation: {', '.join(found.pairs)} and their held-out rewards rise together.", className="note")
+        return html.P(
+            f"No sign of over-optimisation: {', '.join(found.pairs)} and their held-out rewards rise together.",
+            className="note",
+        )
     rows = []
     for flag in found.flags:
-        rows.append((flag.objective, link(str(flag.trial), context.link(trial=flag.trial)), number(flag.kl, 3), number(flag.proxy_gain, 3), number(flag.held_out_loss, 3)))
+        rows.append(
+            (
+                flag.objective,
+                link(str(flag.trial), context.link(trial=flag.trial)),
+                number(flag.kl, 3),
+                number(flag.proxy_gain, 3),
+                number(flag.held_out_loss, 3),
+            )
+        )
     header = ("objective", "trial", "KL (nats)", "proxy gained", "held-out reward lost")
     return card(
         table(header, rows, texts=(0,)),

@@ -16,7 +16,9 @@ from moalign_dashboards.policies import policies
 
 
 def _layout(context: Context) -> Sequence[Any]:
-    plot = html.Div(graph("/parallel", "axes", 520, "Parallel axes; the table below holds the same policies"), **{"data-brush": ""})
+    plot = html.Div(
+        graph("/parallel", "axes", 520, "Parallel axes; the table below holds the same policies"), **{"data-brush": ""}
+    )
     hint = "Drag along an axis to select for all pages; click the axis to undo. Drag a name to reorder the axes."
     return [
         panel("/parallel", "controls", "controls"),
@@ -45,9 +47,17 @@ def _controls(context: Context) -> Any:
     rows = []
     for name in names:
         others = [n for n in hidden if n != name]
-        show = switch(name, name not in hidden, context.link(hide=",".join(others if name in hidden else [*hidden, name]) or "none"))
+        show = switch(
+            name,
+            name not in hidden,
+            context.link(hide=",".join(others if name in hidden else [*hidden, name]) or "none"),
+        )
         rest = [n for n in inverted if n != name]
-        turn = switch("inverted", name in inverted, context.link(invert=",".join(rest if name in inverted else [*inverted, name]) or None))
+        turn = switch(
+            "inverted",
+            name in inverted,
+            context.link(invert=",".join(rest if name in inverted else [*inverted, name]) or None),
+        )
         rows.append(html.Div([show, turn], className="axis"))
     axes = html.Details([html.Summary("Axes"), html.Div(rows, className="menu")], className="exports")
     return [select("Colour", "color", {name: name for name in names}, color), axes]

@@ -9,10 +9,9 @@ from typing import Any
 import plotly.graph_objects as go
 from dash import html
 
-from moalign.figures import Probe, probe, weight_figure
+from moalign.figures import Probe, probe, weight_figure, weights_text
 from moalign.figures.text import measured, number
 from moalign.figures.view import KL
-from moalign.weights import label
 from moalign_dashboards.context import Context, Page
 from moalign_dashboards.parts import card, graph, link, panel, select, table
 
@@ -22,7 +21,12 @@ _HEIGHT = 520
 def _layout(context: Context) -> Sequence[Any]:
     view = context.whole
     if not view.weights.shape[1]:
-        return [html.Div([html.H2("No weights"), html.P("The method of this study takes no preference weights.")], className="empty")]
+        return [
+            html.Div(
+                [html.H2("No weights"), html.P("The method of this study takes no preference weights.")],
+                className="empty",
+            )
+        ]
     count = len(view.objectives)
     kind = {2: "line", 3: "ternary"}.get(count, "none") if view.on_simplex else "none"
     plot = html.Div(
@@ -38,7 +42,10 @@ def _layout(context: Context) -> Sequence[Any]:
         note="Drag the ring, move a slider, or use the arrow keys.",
         class_name="side-card",
     )
-    return [panel("/weights", "controls", "controls"), html.Div([card(plot, class_name="figure"), aside], className="wide-narrow")]
+    return [
+        panel("/weights", "controls", "controls"),
+        html.Div([card(plot, class_name="figure"), aside], className="wide-narrow"),
+    ]
 
 
 def _controls(context: Context) -> Any:
@@ -61,13 +68,21 @@ def _probe(context: Context) -> Any:
     found = probe(context.whole, wanted)
     nearest = link(f"trial {found.trial}", context.link(trial=found.trial))
     parts: list[Any] = [
-        html.P([html.Span("at ", className="name"), html.B(label(wanted, context.whole.objectives))]),
+        html.P([html.Span("at ", className="name"), html.B(weights_text(context.whole, wanted))]),
         html.H3("Nearest policy"),
-        html.P([nearest, f" at {label(context.whole.weights[found.row], context.whole.objectives)}, distance {number(found.distance, 2)}"]),
+        html.P(
+            [
+                nearest,
+                f" at {weights_text(context.whole, context.whole.weights[found.row])}, "
+                f"distance {number(found.distance, 2)}",
+            ]
+        ),
         _values(context, found),
     ]
     if found.values is None:
-        parts.append(html.P("These weights lie outside the evaluated ones: nothing to interpolate between.", className="note"))
+        parts.append(
+            html.P("These weights lie outside the evaluated ones: nothing to interpolate between.", className="note")
+        )
         return parts
     neighbours: list[Any] = []
     for trial, share in zip(found.neighbours, found.shares, strict=True):
