@@ -42,12 +42,15 @@ class DPA:
     Attributes:
         directions: which directions are trained.
         iterations: rounds of sampling, choosing and fine-tuning.
-        sampling: responses per prompt and direction, from which the best is kept.
+        sampling: responses per prompt (in later iterations per prompt and direction).
+        best_of: each direction keeps the best of so many of them, drawn anew; None takes all. It sets how far an
+            iteration moves the policy, while more responses make for more different examples.
         first_directions: directions per prompt in the first iteration, which share the base's responses.
         later_directions: directions per prompt in the iterations after it, each with its own responses.
         decay: weight of an example of the iteration before, of the one before that its square: 0 trains on the last
             iteration alone, 1 on all alike.
         prefix: what stands before the terms "name*number" in the prompt.
+        units: the number of a component of one; fewer than 100 are easier to read for small models.
         names: short names for the terms; those of the objectives when empty.
         training: of each iteration.
     """
@@ -57,20 +60,24 @@ class DPA:
     directions: Directions = field(default_factory=Orthant)
     iterations: int = 3
     sampling: Sampling = field(default_factory=lambda: Sampling(samples=8, max_new_tokens=64))
+    best_of: int | None = None
     first_directions: int = 4
     later_directions: int = 1
     decay: float = 1.0
     prefix: str = "Maximise weighted rating = "
+    units: int = 100
     names: tuple[str, ...] = ()
     training: Training = field(default_factory=Training)
 
     def __post_init__(self) -> None:
         wrong = []
-        for name in ("iterations", "first_directions", "later_directions"):
+        for name in ("iterations", "first_directions", "later_directions", "units"):
             if getattr(self, name) < 1:
                 wrong.append(f"DPA {name} must be >= 1, got {getattr(self, name)}.")
         if self.sampling.samples < 2:
             wrong.append("DPA keeps the best of several responses; sample two or more per prompt.")
+        if self.best_of is not None and not 2 <= self.best_of <= self.sampling.samples:
+            wrong.append(f"DPA best_of must be from 2 to the {self.sampling.samples} samples, got {self.best_of}.")
         if not 0 <= self.decay <= 1:
             wrong.append(f"DPA decay must be in [0, 1], got {self.decay}.")
         if wrong:
@@ -94,7 +101,7 @@ class DPA:
         assert problem.prompts is not None  # checked by `problems`
         self._warn_outside(weights)
         prompts, scorer = list(dict.fromkeys(problem.prompts)), Scorer(problem, engine)
-        writer = DirectionText(self.names or problem.names, self.prefix)
+        writer = DirectionText(self.names or problem.names, self.prefix, units=self.units)
         pool: list[tuple[int, Example]] = []
         facts: list[dict[str, Any]] = []
         stack: AdapterStack | None = None
@@ -110,7 +117,7 @@ class DPA:
                 asked, texts = [prompts[p] for p in numbers], [writer(v) for v in wanted]
                 candidates = sampled_candidates(f"dpa-{iteration}", asked, texts, self.sampling, scorer, engine, stack)
                 of_wanted = np.arange(len(asked))
-            best = best_of(candidates, of_wanted, wanted)
+            best = best_of(candidates, of_wanted, wanted, self.best_of, rng)
             pool += [
                 (iteration, Example(prompts[p], writer(v), candidates.completions[b]))
                 for p, v, b in zip(numbers, wanted, best, strict=True)
@@ -140,7 +147,13 @@ class DPA:
             )
 
 
-def best_of(candidates: Candidates, groups: np.ndarray, directions: FloatArray) -> np.ndarray:
+def best_of(
+    candidates: Candidates,
+    groups: np.ndarray,
+    directions: FloatArray,
+    n: int | None = None,
+    rng: np.random.Generator | None = None,
+) -> np.ndarray:
     """Returns for every direction the response of its group with the largest v . r; the first of equals.
 
     Responses cut off or blank stand back unless a group has no others. Neither a common shift of a group's rewards nor
@@ -150,10 +163,14 @@ def best_of(candidates: Candidates, groups: np.ndarray, directions: FloatArray) 
         candidates: responses of groups (`prompt_of`).
         groups: each direction's group [directions].
         directions: [directions, objectives].
+        n: so many of a group's responses, drawn for every direction by `rng`, are looked at; all when None.
+        rng: of the draws.
     """
     usable, chosen = candidates.usable, []
     for group, direction in zip(groups, directions, strict=True):
         rows = np.flatnonzero((candidates.prompt_of == group) & usable)
+        if n is not None and rng is not None and n < len(rows):
+            rows = np.sort(rng.choice(rows, n, replace=False))
         chosen.append(rows[(candidates.rewards[rows] @ direction).argmax()])
     return np.array(chosen, dtype=np.int64)
 

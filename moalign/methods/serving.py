@@ -109,22 +109,24 @@ class Conditioned:
 @final
 @dataclass(frozen=True)
 class DirectionText:
-    """Writes the direction of preference weights as whole hundredths: "weighted rating = helpful*97 + brief*-26".
+    """Writes the direction of preference weights in whole numbers: "weighted rating = helpful*97 + brief*-26".
 
     Attributes:
         names: of the objectives, in the order of the weights.
-        prefix: what stands before; the default ends the sentence that the released DPA policy was trained with.
+        prefix, suffix: what stands before and after; by default like the prompt of the released DPA policy.
+        units: a component of one is written as this number. 100 moves an angle by less than 0.6 degrees; fewer make
+            shorter numbers with fewer different ones, which small models read more easily.
 
-    Source: arXiv 2402.18571. Only the direction counts: weights are scaled to unit length, then rounded, which moves
-    the angle by less than 0.6 degrees.
+    Source: arXiv 2402.18571. Only the direction counts: weights are scaled to unit length, then rounded.
     """
 
     names: tuple[str, ...]
     prefix: str = "Maximise weighted rating = "
     suffix: str = ". "
+    units: int = 100
 
     def __call__(self, weights: FloatArray) -> PromptText:
-        numbers = np.rint(100 * unit(weights)).astype(int)
+        numbers = np.rint(self.units * unit(weights)).astype(int)
         terms = " + ".join(f"{name}*{n}" for name, n in zip(self.names, numbers.tolist(), strict=True))
         return PromptText(before=f"{self.prefix}{terms}{self.suffix}")
 

@@ -64,6 +64,20 @@ def test_best_of_n() -> None:
     assert best_of(equal, np.array([0]), at(0)[None]).tolist() == [0]
 
 
+def test_best_of_fewer_is_best_of_a_random_part() -> None:
+    """Best of 3 of 30: on average the order statistics weighed by how often each is the best of three."""
+    rng = np.random.default_rng(0)
+    pool = candidates(rng.standard_normal((30, 2)).tolist(), [0] * 30)
+    directions = np.tile(at(0.0), (4000, 1))
+    groups = np.zeros(4000, dtype=int)
+    chosen = pool.rewards[best_of(pool, groups, directions, 3, rng), 0]
+    pairs = np.sort(pool.rewards[:, 0])
+    weight = np.array([(k * (k - 1)) / (30 * 29 * 28 / 3) for k in range(30)])  # P(the k-th smallest of 30 wins)
+    assert weight.sum() == pytest.approx(1)
+    assert chosen.mean() == pytest.approx(float(pairs @ weight), abs=0.04)
+    assert best_of(pool, groups[:1], directions[:1], 30, rng)[0] == pool.rewards[:, 0].argmax()
+
+
 def test_cut_and_blank_responses_stand_back_unless_there_are_no_others() -> None:
     rewards = [[3.0, 0.0], [2.0, 0.0], [1.0, 0.0], [4.0, 0.0]]
     pool = candidates(rewards, [0, 0, 0, 1], texts=["x", " ", "x", ""], finished=np.array([False, True, True, False]))
