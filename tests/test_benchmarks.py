@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import ablation, common, decode, gpu, memory, oracle, startup, sweep, workload
+from benchmarks import ablation, common, decode, front, gpu, memory, oracle, startup, sweep, workload
 from benchmarks import elicit as elicitation
 from benchmarks import search as searches
 from benchmarks import tuning as tunings
@@ -197,6 +197,12 @@ def test_a_wrong_oracle_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(oracle, "numpy_loop", lambda *arguments: right(*arguments[:3], 2 * oracle.BETA))
     with pytest.raises(Disagreement, match="numpy"):
         oracle.oracle_rows(objectives=2, rounds=1, seed=0, weights=10, prompts=4)
+
+
+def test_front_rows_on_few_points() -> None:
+    rows = front.direct_rows(objectives=3, count=50, rounds=1, seed=0, repeats=1)
+    rows += [front.archive_row(objectives=2, size=30, rounds=2, seed=0, floor=40.0), *front.history_rows(1, 0, 200)]
+    assert well_formed(rows) and len(rows) == 7 and rows[0].floor == pytest.approx(1 / 1.2)
 
 
 @pytest.mark.slow

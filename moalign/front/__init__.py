@@ -2,6 +2,19 @@
 
 from __future__ import annotations
 
+from moalign.front.archive import Archive, hypervolume_history
+from moalign.front.distances import (
+    deployed_utility,
+    epsilon_multiplicative,
+    gd,
+    gd_plus,
+    hausdorff,
+    normalised_hypervolume,
+    r2,
+    r2_exact,
+    spacing,
+    supported,
+)
 from moalign.front.front import Front
 from moalign.front.indicators import (
     cardinality,
@@ -19,28 +32,60 @@ from moalign.front.indicators import (
 from moalign.front.intervals import ClusteredMean, Interval, bootstrap_over_prompts, clustered_mean
 from moalign.front.pareto import crowding_distance, non_dominated, pareto_rank
 from moalign.front.point import Point
+from moalign.front.portfolios import Portfolio, portfolio
 from moalign.front.records import front_of_records
+from moalign.front.seeds import (
+    iqm,
+    optimality_gap,
+    paired_difference,
+    performance_profile,
+    probability_of_improvement,
+    stratified_bootstrap,
+)
+from moalign.front.surfaces import attainment, attainment_surface
 
 __all__ = [
+    "Archive",
     "ClusteredMean",
     "Front",
     "Interval",
     "Point",
+    "Portfolio",
+    "attainment",
+    "attainment_surface",
     "bootstrap_over_prompts",
     "cardinality",
     "clustered_mean",
     "crowding_distance",
+    "deployed_utility",
     "epsilon_additive",
+    "epsilon_multiplicative",
     "expected_utility",
     "front_of_records",
+    "gd",
+    "gd_plus",
+    "hausdorff",
     "hypervolume",
     "hypervolume_contributions",
+    "hypervolume_history",
     "hypervolume_improvement",
     "igd",
     "igd_plus",
     "infer_reference_point",
+    "iqm",
     "maximum_utility_loss",
     "non_dominated",
+    "normalised_hypervolume",
+    "optimality_gap",
+    "paired_difference",
     "pareto_rank",
+    "performance_profile",
+    "portfolio",
+    "probability_of_improvement",
+    "r2",
+    "r2_exact",
+    "spacing",
     "sparsity",
+    "stratified_bootstrap",
+    "supported",
 ]

@@ -47,3 +47,20 @@ def igd_plus(points: _Points, reference_set: _Others) -> float:
 
 def epsilon_additive(points: _Points, reference_set: _Others) -> float:
     return float(moocore.epsilon_additive(points, ref=reference_set, maximise=_MAXIMISE))
+
+
+def epsilon_multiplicative(points: _Points, reference_set: _Others) -> float:
+    return float(moocore.epsilon_mult(points, ref=reference_set, maximise=_MAXIMISE))
+
+
+def r2_exact(points: _Points, utopian: Float[np.ndarray, " objectives"]) -> float:
+    return float(moocore.r2_exact(points, ref=utopian, maximise=_MAXIMISE))
+
+
+def attained(
+    points: _Points, sets: Int[np.ndarray, " points"], percentiles: list[float]
+) -> Float[np.ndarray, "rows columns"]:
+    """Returns the attainment surfaces, one row per corner, the percentile last; moocore's own minimises only."""
+    found = np.asarray(moocore.eaf(-points, sets, percentiles=percentiles), dtype=np.float64)
+    found[:, :-1] *= -1
+    return found

@@ -13,14 +13,16 @@ import numpy as np
 from jaxtyping import Bool, Float
 from numpy.typing import ArrayLike
 
-from moalign.arrays import FloatArray, as_vector, simplex_problems
+from moalign.arrays import FloatArray, as_matrix, as_vector, simplex_problems
 from moalign.errors import DefinitionError, MixWarning, NumericsWarning
 from moalign.front import _moocore, tables
+from moalign.front.archive import hypervolume_history
 from moalign.front.checks import by_position, front_problems
 from moalign.front.indicators import hypervolume_contributions, unattained_problem
 from moalign.front.intervals import Interval, bootstrap_over_prompts
 from moalign.front.pareto import non_dominated
 from moalign.front.point import Point, frozen_copy
+from moalign.front.portfolios import Portfolio, portfolio
 
 _RESAMPLES = 2000
 _SAME_WEIGHTS = 1e-9  # weights this close (L1) are the same
@@ -135,15 +137,12 @@ class Front:
 
     def history(self) -> Float[np.ndarray, " points"]:
         """Returns the hypervolume after each policy, in the order of trial numbers; it never falls."""
-        archive, volume = self.F[:0], 0.0  # archive: the front so far, so that most policies cost one comparison
-        volumes = []
-        for row in np.argsort([point.trial for point in self.points], kind="stable"):
-            values = self.F[row]
-            if self._feasible[row] and not (archive >= values).all(axis=1).any():
-                archive = np.vstack([archive[~(archive <= values).all(axis=1)], values])
-                volume = _moocore.hypervolume(archive, self.reference_point)
-            volumes.append(volume)
-        return np.array(volumes, dtype=np.float64)
+        order = np.argsort([point.trial for point in self.points], kind="stable")
+        gains = np.zeros(len(self))
+        feasible = self._feasible[order]
+        volumes = hypervolume_history(self.F[order][feasible], self.reference_point)
+        gains[feasible] = np.diff(volumes, prepend=0.0)
+        return np.cumsum(gains)
 
     def dominates_reference(self) -> Bool[np.ndarray, " points"]:
         """Returns which points are at least as good as the reference policy everywhere and better somewhere.
@@ -212,6 +211,26 @@ class Front:
                 stacklevel=2,
             )
         return served
+
+    def portfolio(self, users: ArrayLike, k: int, **options: Any) -> Portfolio:
+        """Returns the k feasible policies that serve a population of users best, as positions among the points.
+
+        Args:
+            users: preference weights [users, objectives] on the simplex. Objectives are compared in their own units.
+            k: policies to serve.
+            options: goal, groups, floors, user_weights; see `moalign.front.portfolio`.
+
+        Raises:
+            DefinitionError: weights outside the simplex, k out of range, or options that do not fit.
+        """
+        weights = as_matrix(users, "users")
+        problems = simplex_problems(weights, "users")
+        if weights.shape[1] != len(self.objectives):
+            problems = [f"users must have one weight for each of {', '.join(self.objectives)}, got {weights.shape[1]}."]
+        if problems:
+            raise DefinitionError(problems)
+        rows = self._require(self._feasible, "feasible point")
+        return portfolio(self.F[rows] @ weights.T, k, **options).moved(rows)
 
     def table(self) -> Any:
         """Returns a pandas.DataFrame with one row per point.

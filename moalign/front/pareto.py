@@ -73,8 +73,8 @@ def _distinct_crowding(rows: FloatArray) -> FloatArray:
 
 def _comparable(points: ArrayLike) -> FloatArray:
     matrix = as_matrix(points, "points", finite=False)
-    infinite = np.flatnonzero((matrix == np.inf).any(axis=1))
-    if len(infinite):
+    if matrix.max(initial=-np.inf) == np.inf:
+        infinite = np.flatnonzero((matrix == np.inf).any(axis=1))
         raise DefinitionError(
             f"points has +inf in rows {infinite[:5].tolist()}: such a row would dominate on a value nobody measured. "
             "Remove or recompute these rows."
