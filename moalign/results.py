@@ -12,6 +12,7 @@ from moalign.arrays import FloatArray
 from moalign.errors import StoreError
 from moalign.front import Front, front_of_records
 from moalign.store import StudyStore, is_complete, verify
+from moalign.store import load_generations as load_generations
 
 if TYPE_CHECKING:
     from moalign.data.prompt_text import PromptText

@@ -2,6 +2,16 @@
 
 from __future__ import annotations
 
-from moalign_dashboards.pages import front, kl, overview, parallel, weights
+from moalign_dashboards.pages import compare, front, kl, overview, parallel, quality, tuning, users, weights
 
-PAGES = (overview.PAGE, front.PAGE, weights.PAGE, parallel.PAGE, kl.PAGE)
+PAGES = (
+    overview.PAGE,
+    front.PAGE,
+    weights.PAGE,
+    parallel.PAGE,
+    compare.PAGE,
+    kl.PAGE,
+    users.PAGE,
+    quality.PAGE,
+    tuning.PAGE,
+)

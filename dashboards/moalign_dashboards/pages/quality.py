@@ -1,0 +1,140 @@
+"""Calibration and data: how far the reward models and the data behind them can be trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import plotly.graph_objects as go
+from dash import html
+
+from moalign.figures import Calibration, DataFacts, calibration_figure, labels_figure, quality_rows
+from moalign.figures.quality import Contradiction, DataSet
+from moalign.figures.style import message_figure
+from moalign.figures.text import number
+from moalign_dashboards.context import Context, Page
+from moalign_dashboards.parts import card, empty, graph, long_text, panel, table
+
+_CONTRADICTIONS = 15
+_NO_CALIBRATION = (
+    "No reward model was judged.",
+    "A reliability diagram appears once reward models were judged on held-out comparisons.",
+)
+_NO_DATA = (
+    "No report on the data.",
+    "Counts, labels, agreement and contradictory pairs appear once the training data were examined.",
+)
+
+
+def _calibration(context: Context) -> Calibration | None:
+    return Calibration.load(context.study.folder)
+
+
+def _data(context: Context) -> DataFacts | None:
+    return DataFacts.load(context.study.folder)
+
+
+def _layout(context: Context) -> Sequence[Any]:
+    parts: list[Any] = []
+    if _calibration(context) is None:
+        parts.append(_missing(context, Calibration, *_NO_CALIBRATION))
+    else:
+        parts.append(
+            html.Div(
+                [
+                    card(graph("/quality", "calibration", 420, "Reliability diagram"), title="Reliability",
+                         note="On the diagonal a reward model means what it says; below it is overconfident."),
+                    card(panel("/quality", "rewards"), title="Reward models"),
+                ],
+                className="two",
+            )
+        )  # fmt: skip
+    if _data(context) is None:
+        parts.append(_missing(context, DataFacts, *_NO_DATA))
+    else:
+        sets = card(panel("/quality", "sets"), title="Data sets")
+        parts.append(
+            html.Div([sets, card(graph("/quality", "labels", 420, "Labels"), title="Labels")], className="two")
+        )
+        parts.append(panel("/quality", "contradictions"))
+    return parts
+
+
+def _missing(context: Context, model: type[Calibration] | type[DataFacts], title: str, line: str) -> Any:
+    place = [
+        "It reads ",
+        html.Code(str(context.study.folder / model.FILE)),
+        "; write it with ",
+        html.Code(f"moalign.figures.{model.__name__}(...).save(folder)"),
+        ".",
+    ]
+    return empty(title, line, html.Span(place))
+
+
+def _rewards(context: Context) -> Any:
+    calibration = _calibration(context)
+    rows = quality_rows(calibration) if calibration else []
+    return table(("reward", "accuracy [95%]", "log-loss (nats)", "ECE", "comparisons"), rows, texts=(0,))
+
+
+def _sets(context: Context) -> Any:
+    data = _data(context)
+    return [_set(entry) for entry in data.sets] if data else None
+
+
+def _set(entry: DataSet) -> html.Div:
+    agreement = "–"
+    if entry.agreement is not None:
+        agreement = number(entry.agreement.value, 3)
+        if entry.agreement.low is not None and entry.agreement.high is not None:
+            agreement += f" [{number(entry.agreement.low, 3)}, {number(entry.agreement.high, 3)}]"
+    rows = [
+        ("rows", f"{entry.rows:,}"),
+        ("duplicates", f"{entry.duplicates:,}"),
+        ("contradictory pairs", f"{entry.contradictory:,}"),
+        ("users", "–" if entry.users is None else f"{entry.users:,}"),
+        ("agreement of annotators", agreement),
+    ]
+    notes = [html.P(note, className="note") for note in entry.notes]
+    return html.Div([html.H3(entry.name), table(("", ""), rows, texts=(0,), class_name="plain"), *notes])
+
+
+def _contradictions(context: Context) -> Any:
+    data = _data(context)
+    found = [pair for entry in (data.sets if data else []) for pair in entry.contradictions][:_CONTRADICTIONS]
+    if not found:
+        return None
+    return card(
+        *map(_pair, found), title="Contradictory pairs", note="The same two answers, preferred in both directions."
+    )
+
+
+def _pair(pair: Contradiction) -> html.Article:
+    sides = [
+        html.Div([html.H3(f"{votes} votes"), long_text(text)], className="answer")
+        for text, votes in ((pair.first, pair.votes_first), (pair.second, pair.votes_second))
+    ]
+    return html.Article(
+        [html.Div(long_text(pair.prompt), className="prompt"), html.Div(sides, className="sides")], className="pair"
+    )
+
+
+def _calibration_figure(context: Context) -> go.Figure:
+    calibration = _calibration(context)
+    return message_figure("", "No reward model was judged.") if calibration is None else calibration_figure(calibration)
+
+
+def _labels_figure(context: Context) -> go.Figure:
+    data = _data(context)
+    return message_figure("", "No data were examined.") if data is None else labels_figure(data)
+
+
+PAGE = Page(
+    path="/quality",
+    name="Calibration, data",
+    about="How far the reward models, and the data behind them, can be trusted.",
+    layout=_layout,
+    figures={"calibration": _calibration_figure, "labels": _labels_figure},
+    panels={"rewards": _rewards, "sets": _sets, "contradictions": _contradictions},
+    needs_front=False,
+)

@@ -1,0 +1,222 @@
+"""Users and prototypes: where users stand between the prototypes, and how well each is served.
+
+The file `people.json`, written by whoever fits a model of users (an ideal-point model, groups of annotators).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar, Self
+
+import numpy as np
+import plotly.graph_objects as go
+import pydantic
+
+from moalign.arrays import FloatArray
+from moalign.figures.sidecar import Fact, Sidecar
+from moalign.figures.style import BLUE, GREY, LIGHT, ORANGE, SCALE, VERMILLION, message_figure, themed
+from moalign.figures.text import label, number
+
+_STRICT = pydantic.ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
+_MOST_BARS = 60
+
+
+class Answer(pydantic.BaseModel):
+    """One comparison that a user made; texts are untrusted."""
+
+    model_config = _STRICT
+
+    prompt: str
+    chosen: str
+    rejected: str
+    agreed: bool | None = None  # whether the model of users prefers `chosen`, too
+
+
+class User(pydantic.BaseModel):
+    """One user: the mixture of prototypes, the accuracy on held-out comparisons, some comparisons."""
+
+    model_config = _STRICT
+
+    name: str
+    mixture: list[float]  # one share per prototype, sum 1
+    accuracy: Fact | None = None  # in [0, 1]
+    comparisons: int = 0
+    group: str | None = None
+    answers: list[Answer] = []
+
+
+class GroupUtility(pydantic.BaseModel):
+    """What one group gains from one policy."""
+
+    model_config = _STRICT
+
+    group: str
+    trial: int
+    utility: Fact  # reward units
+
+
+class People(Sidecar):
+    """Everybody.
+
+    Attributes:
+        prototypes: their names, one per entry of a mixture.
+        users: in any order.
+        places: of the prototypes in a plane of the preference space; None spreads them on a circle.
+        utilities: of groups under policies of the study.
+    """
+
+    FILE: ClassVar[str] = "people.json"
+
+    prototypes: list[str]
+    users: list[User]
+    places: list[tuple[float, float]] | None = None
+    utilities: list[GroupUtility] = []
+
+    @pydantic.model_validator(mode="after")
+    def _fits(self) -> Self:
+        count = len(self.prototypes)
+        if not count:
+            raise ValueError("prototypes is empty")
+        if self.places is not None and len(self.places) != count:
+            raise ValueError(f"{len(self.places)} places for {count} prototypes")
+        for user in self.users:
+            if len(user.mixture) != count or min(user.mixture) < -1e-6 or abs(sum(user.mixture) - 1) > 1e-3:
+                raise ValueError(f"the mixture of user {user.name!r} is not {count} shares >= 0 with sum 1")
+        return self
+
+    def worst(self) -> User | None:
+        """Returns the user of lowest held-out accuracy."""
+        known = [user for user in self.users if user.accuracy is not None]
+        return min(known, key=lambda user: user.accuracy.value if user.accuracy else 1.0, default=None)
+
+
+def people_places(people: People) -> tuple[FloatArray, FloatArray]:
+    """Returns prototypes [prototypes, 2] and users [users, 2] in a plane; a user is the mixture of the prototypes."""
+    count = len(people.prototypes)
+    if people.places is not None:
+        corners = np.array(people.places, dtype=np.float64)
+    elif count == 2:
+        corners = np.array([[-1.0, 0.0], [1.0, 0.0]])
+    else:
+        angles = np.pi / 2 - 2 * np.pi * np.arange(count) / count
+        corners = np.column_stack([np.cos(angles), np.sin(angles)]) * (count > 1)
+    mixtures = np.array([user.mixture for user in people.users], dtype=np.float64).reshape(-1, count)
+    return corners, mixtures @ corners
+
+
+def people_figure(people: People, chosen: str | None = None, height: int = 460) -> go.Figure:
+    """Returns the map: prototypes as corners, users between them, coloured by accuracy where it is known."""
+    if not people.users:
+        return message_figure("", "There are no users yet.")
+    corners, places = people_places(people)
+    # users of one mixture would hide each other; the shift is small and always the same
+    shift = np.random.default_rng(0).uniform(-0.02, 0.02, places.shape) * max(float(np.ptp(corners)), 1e-9)
+    known = [user.accuracy.value if user.accuracy else None for user in people.users]
+    figure = go.Figure()
+    outline = [*corners.tolist(), corners[0].tolist()]
+    x, y = zip(*outline, strict=True)
+    figure.add_trace(go.Scatter(x=x, y=y, mode="lines", line={"color": LIGHT.grid}, hoverinfo="skip", showlegend=False))
+    marker: dict[str, object] = {"size": 9, "color": BLUE, "line": {"width": 1, "color": LIGHT.page}}
+    if all(value is not None for value in known):
+        bar = {"title": {"text": "accuracy", "side": "right"}, "thickness": 12, "outlinewidth": 0, "tickformat": ".0%"}
+        marker |= {"color": known, "colorscale": list(SCALE), "colorbar": bar, "showscale": True}
+    texts = [_user_text(people, user) for user in people.users]
+    dots = go.Scatter(x=places[:, 0] + shift[:, 0], y=places[:, 1] + shift[:, 1], mode="markers", marker=marker)
+    links = [[user.name] for user in people.users]
+    figure.add_trace(dots.update(name="user", customdata=links, hovertext=texts, hoverinfo="text"))
+    stars = {"symbol": "diamond", "size": 15, "color": ORANGE, "line": {"width": 1.2, "color": LIGHT.text}}
+    names = [label(name) for name in people.prototypes]
+    prototypes = go.Scatter(x=corners[:, 0], y=corners[:, 1], mode="markers+text", text=names, marker=stars)
+    figure.add_trace(prototypes.update(textposition="top center", name="prototype", hoverinfo="text", hovertext=names))
+    rows = [row for row, user in enumerate(people.users) if user.name == chosen]
+    if rows:
+        ring = {"symbol": "circle-open", "size": 19, "color": VERMILLION, "line": {"width": 2.5, "color": VERMILLION}}
+        at = places[rows] + shift[rows]
+        figure.add_trace(
+            go.Scatter(x=at[:, 0], y=at[:, 1], mode="markers", marker=ring, name="chosen", hoverinfo="skip")
+        )
+    themed(figure, "", height)
+    figure.update_xaxes(visible=False).update_yaxes(visible=False, scaleanchor="x")
+    return _plain(figure)
+
+
+def accuracy_figure(people: People, height: int = 320) -> go.Figure:
+    """Returns the accuracy per user with intervals, the worst first; the dashed line is the mean over users."""
+    users = sorted((u for u in people.users if u.accuracy), key=lambda u: u.accuracy.value if u.accuracy else 0.0)
+    if not users:
+        return message_figure("", "No held-out accuracy was measured.")
+    shown = users[:_MOST_BARS]
+    facts = [user.accuracy for user in shown if user.accuracy is not None]
+    mean = float(np.mean([user.accuracy.value for user in users if user.accuracy]))
+    bars = {
+        "type": "data",
+        "symmetric": False,
+        "array": [(f.high - f.value) if f.high is not None else 0.0 for f in facts],
+        "arrayminus": [(f.value - f.low) if f.low is not None else 0.0 for f in facts],
+        "color": GREY,
+        "thickness": 1,
+        "width": 2,
+    }
+    trace = go.Scatter(x=list(range(1, len(shown) + 1)), y=[f.value for f in facts], error_y=bars, mode="markers")
+    links, texts = [[u.name] for u in shown], [_user_text(people, user) for user in shown]
+    trace.update(
+        marker={"size": 8, "color": BLUE}, customdata=links, hovertext=texts, hoverinfo="text", showlegend=False
+    )
+    figure = themed(go.Figure(trace), "", height)
+    figure.add_hline(y=mean, line={"color": GREY, "dash": "dash"}, annotation_text=f"mean {mean:.0%}")
+    figure.add_hline(y=0.5, line={"color": LIGHT.line, "dash": "dot"}, annotation_text="chance")
+    more = f"; the worst {len(shown)} of {len(users)}" if len(shown) < len(users) else ""
+    figure.update_xaxes(title_text=f"users, from worst to best{more}")
+    return _plain(figure.update_yaxes(title_text="held-out accuracy", tickformat=".0%", range=[0, 1.05]))
+
+
+def utility_figure(people: People, height: int = 360) -> go.Figure:
+    """Returns what each group gains from each policy, with the worst-off group of each policy marked."""
+    if not people.utilities:
+        return message_figure("", "No utilities of groups were recorded.")
+    groups = list(dict.fromkeys(entry.group for entry in people.utilities))
+    trials = sorted({entry.trial for entry in people.utilities})
+    place = {trial: position for position, trial in enumerate(trials)}
+    figure = go.Figure()
+    for position, group in enumerate(groups):
+        some = [entry for entry in people.utilities if entry.group == group]
+        errors = [(e.utility.high - e.utility.value) if e.utility.high is not None else 0.0 for e in some]
+        trace = go.Scatter(x=[place[e.trial] for e in some], y=[e.utility.value for e in some], mode="markers")
+        trace.update(
+            name=label(group),
+            marker={"size": 9, "symbol": _SYMBOLS[position % len(_SYMBOLS)], "color": _COLORS[position % len(_COLORS)]},
+            error_y={"type": "data", "array": errors, "thickness": 1, "width": 2},
+            customdata=[[entry.trial] for entry in some],
+            hovertext=[f"trial {e.trial}, {label(group)}: {number(e.utility.value)}" for e in some],
+            hoverinfo="text",
+        )
+        figure.add_trace(trace)
+    worst = [min(e.utility.value for e in people.utilities if e.trial == trial) for trial in trials]
+    line = {"color": VERMILLION, "width": 1.5, "dash": "dot"}
+    figure.add_trace(
+        go.Scatter(
+            x=list(range(len(trials))), y=worst, mode="lines", line=line, name="worst-off group", hoverinfo="skip"
+        )
+    )
+    themed(figure, "", height)
+    figure.update_xaxes(
+        title_text="trial", tickvals=list(range(len(trials))), ticktext=[str(trial) for trial in trials]
+    )
+    return _plain(figure.update_yaxes(title_text="utility (reward, higher is better)"))
+
+
+_COLORS = (BLUE, ORANGE, "#009E73", "#CC79A7", "#56B4E9", VERMILLION)
+_SYMBOLS = ("circle", "square", "diamond", "cross", "x", "triangle-up")
+
+
+def _user_text(people: People, user: User) -> str:
+    shares: Sequence[str] = [f"{label(n)} {s:.0%}" for n, s in zip(people.prototypes, user.mixture, strict=True)]
+    lines = [f"<b>{label(user.name)}</b>", "<br>".join(shares)]
+    if user.accuracy is not None:
+        lines.append(f"accuracy {user.accuracy.value:.0%} of {user.comparisons}")
+    return "<br>".join(lines)
+
+
+def _plain(figure: go.Figure) -> go.Figure:
+    legend = {"orientation": "h", "x": 0, "y": 1.02, "xanchor": "left", "yanchor": "bottom"}
+    return figure.update_layout(title=None, legend=legend, margin={"l": 56, "r": 16, "t": 40, "b": 48})
