@@ -32,7 +32,7 @@ from moalign.publish import publish_generations, publish_policies, publish_resul
 from moalign.results import load_front
 from moalign.rounds import Predict, oracle_prediction, rounds
 from moalign.scoring import Scorer
-from moalign.store import Store, StudyStore
+from moalign.store import Store, StudyStore, describe
 from moalign.study import Study
 
 PACKAGES = ("moalign", "torch", "transformers", "numpy")
@@ -108,7 +108,7 @@ class Session:
             self.records.add_event("trained", trained)
             if method is self.study.method:
                 publish_policies(self.records, policies)
-            _judge_policies(self, policies, numbers)
+            _judge_policies(self, policies, numbers, method)
         except OutOfMemoryError as error:
             raise ModelError(
                 f"{self.engine.language_model.device} is out of memory. Lower Training(tokens_per_chunk=...), which "
@@ -246,7 +246,7 @@ def judge_reference(study: Study, records: StudyStore, engine: Engine, scorer: S
     )
 
 
-def _judge_policies(session: Session, policies: PolicySet, numbers: Sequence[int]) -> None:
+def _judge_policies(session: Session, policies: PolicySet, numbers: Sequence[int], method: Method) -> None:
     """Judges what a set of policies serves for the weights of the trials."""
     study, records, engine = session.study, session.records, session.engine
     logs = engine.training_logs()
@@ -267,7 +267,7 @@ def _judge_policies(session: Session, policies: PolicySet, numbers: Sequence[int
             with records.publish(records.trial_folder(number)) as folder:
                 name, row = ("", 0) if served.policy is None else policies.trainings[served.policy]
                 log = (logs[name], row) if name in logs else None
-                config = _trial_config(study, number, served)
+                config = _trial_config(study, number, served, method)
                 publish_trial(folder, judged, served.adapter, config, log, records.info["base"]["source"])
             records.finish_trial(
                 number,
@@ -301,7 +301,7 @@ def _groups(records: StudyStore, policies: PolicySet, numbers: Sequence[int]) ->
     yield from together.values()
 
 
-def _trial_config(study: Study, number: int, served: Selection) -> dict[str, Any]:
+def _trial_config(study: Study, number: int, served: Selection, method: Method) -> dict[str, Any]:
     weights = dict(zip(study.problem.names, map(float, served.weights), strict=True))
     text = None if served.text is None else asdict(served.text)
     shares = {str(policy): share for policy, share in served.shares}
@@ -313,6 +313,7 @@ def _trial_config(study: Study, number: int, served: Selection) -> dict[str, Any
         "served": served.how,
         "shares": shares,
         "prompt_text": text,
+        **({} if method is study.method else {"method": describe(method)}),  # of a tuning
     }
 
 

@@ -99,13 +99,13 @@ def tuned(sampler: Any, trials: int, seed: int) -> Tuner:
 
 @pytest.fixture(scope="module")
 def guided() -> Tuner:
-    return tuned("guided", 16, seed=0)
+    return tuned("guided", 14, seed=0)
 
 
 def test_guided_trials_find_a_larger_hypervolume(guided: Tuner) -> None:
     """With the same number of trials, and from a start that is the same Sobol sequence."""
-    assert guided.volume() > 1.2 * tuned("sobol", 16, seed=0).volume()
-    assert guided.volume() > 1.2 * tuned("random", 16, seed=0).volume()
+    assert guided.volume() > 1.2 * tuned("sobol", 14, seed=0).volume()
+    assert guided.volume() > 1.2 * tuned("random", 14, seed=0).volume()
     assert guided.front() and all(t.settings["kind"] == "b" for t in guided.front())
     assert all(abs(math.log10(t.settings["rate"]) + 3) < 0.7 for t in guided.recommended())
 
@@ -123,7 +123,7 @@ def test_importance_tells_what_moved_the_front(guided: Tuner) -> None:
 def test_slices_show_the_optimum(guided: Tuner) -> None:
     found = ma.tuning.slices(guided, "rate")
     best = found["settings"][int(np.argmax(found["mean"]["one"]))]
-    assert 1e-4 < best < 1e-2 and len(found["trials"]["settings"]) == 16
+    assert 1e-4 < best < 1e-2 and len(found["trials"]["settings"]) == 14
     kinds = ma.tuning.slices(guided, "kind")
     assert kinds["settings"] == ["a", "b", "c"] and np.argmax(kinds["mean"]["one"]) == 1
 
@@ -160,13 +160,13 @@ def test_limits_keep_trials_off_the_front_and_guide_the_search() -> None:
 def test_failed_trials_are_avoided_and_never_stop_the_search() -> None:
     """Everything above x = 0.6 breaks down, and the value rises with x."""
     tuner = Tuner({"x": uniform(0, 1), "y": uniform(0, 1)}, initial=8, seed=0)
-    for _ in range(18):
+    for _ in range(14):
         trial = tuner.ask()
         if trial.settings["x"] > 0.6:
             tuner.fail(trial.number, "the loss is not finite")
         else:
             tuner.tell(trial.number, trial.settings["x"])
-    assert sum(t.state == "failed" for t in tuner.trials[8:]) <= 6
+    assert sum(t.state == "failed" for t in tuner.trials[8:]) <= 4
     assert tuner.front()[0].settings["x"] > 0.5
 
 

@@ -12,6 +12,7 @@ from moalign.cli.machine import checked_device, quiet_models
 from moalign.cli.options import STORE, AsJson, Device, Quiet, StoreFolder, StudyFile
 from moalign.cli.output import command, number, print_json, print_table, say
 from moalign.cli.study_file import load_search
+from moalign.cli.tables import OUTSIDE
 from moalign.errors import DefinitionError
 
 if TYPE_CHECKING:
@@ -75,15 +76,18 @@ def _print(tuning: Tuning, store: Path, failed: list[int]) -> None:
 
     tuner = tuning.tuner
     best, names = {t.number for t in tuning.best}, list(tuner.space.dimensions)
+    within = {t.number for t in tuner.results}
     rows = []
     for trial in tuner.trials:
         values = ["" if trial.result is None else number(trial.result.values[n]) for n in tuner.objectives]
-        mark = "*" if trial.number in best else trial.state if trial.state in ("failed", "dropped") else ""
+        mark: str = "*" if trial.number in best else trial.state if trial.state in ("failed", "dropped") else ""
+        mark = mark or ("" if trial.number in within else OUTSIDE)
         rows.append([str(trial.number), *(short(trial.settings[n]) for n in names), *values, mark])
     shown = [name.removeprefix("method.") for name in names]
     print_table(["trial", *shown, *tuner.objectives, "best"], rows, left=(len(names) + len(tuner.objectives) + 1,))
     what = "best value" if len(tuner.objectives) == 1 else "hypervolume"
-    say(f"* best by the model's mean; {what} {number(tuner.volume())}")
+    outside = f"; {OUTSIDE} outside the limits" if len(within) < sum(t.result is not None for t in tuner.trials) else ""
+    say(f"* best by the model's mean{outside}; {what} {number(tuner.volume())}")
     shares = tuning.importance_or_none()
     if shares:
         say("importance  " + "  ".join(f"{n.removeprefix('method.')} {v:.0%}" for n, v in shares.items()))

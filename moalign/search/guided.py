@@ -22,6 +22,7 @@ from moalign.search.history import (
 
 LENGTH = 0.35  # distance in weights over which the shortfall of trained policies is alike
 HORIZON = 16  # policies that are planned together, more change little about which come first
+REFRESHED = 16  # gains computed anew at once
 PASSES = 2  # rounds of exchanges that improve a plan
 
 
@@ -189,11 +190,13 @@ def greedy(points: FloatArray, known: FloatArray, reference_point: FloatArray, c
     chosen: list[int] = []
     most = hypervolume_improvement(known, points, reference_point)  # bounds from above once something is chosen
     while len(chosen) < count:
-        fresh: set[int] = set()
-        while (best := int(most.argmax())) not in fresh and chosen:
-            there = np.concatenate([known, points[chosen]])
-            most[best] = hypervolume_improvement(there, points[[best]], reference_point)[0]
-            fresh.add(best)
+        fresh = np.zeros(len(points), dtype=bool) if chosen else np.ones(len(points), dtype=bool)
+        there = np.concatenate([known, points[chosen]])
+        while not fresh[best := int(most.argmax())]:
+            stale = np.flatnonzero(~fresh)
+            some = stale[np.argsort(-most[stale], kind="stable")[:REFRESHED]]
+            most[some] = np.minimum(most[some], hypervolume_improvement(there, points[some], reference_point))
+            fresh[some] = True
         chosen.append(best)
         most[best] = -np.inf
     return chosen

@@ -174,7 +174,9 @@ def _prepared(
     if problems:
         raise DefinitionError(problems, where=f"tuning of {study.name!r}")
     names = study.problem.names if target == "objectives" else (HYPERVOLUME,)
-    bounds = {n: b for n, b in study.evaluation.limits.items() if n == KL} if target == "objectives" else {}
+    limits = study.evaluation.limits if target == "objectives" else {}
+    bounds = {KL: limits[KL]} if KL in limits else {}
+    bounds |= {_missing(n): 0.0 for n in limits if n != KL}
     tuner = Tuner(
         search, objectives=names, limits=bounds, first=defaults(study, search), sampler=sampler, seed=study.seed
     )
@@ -214,8 +216,18 @@ def _earlier(
             settings = record.known_settings(records, own.get(trial.number), trial.weights, study, tuner.space)
             if trial.state == "done" and trial.values is not None and settings is not None:
                 values = dict(zip(study.problem.names, trial.values, strict=True))
-                found.append((settings, values, {KL: trial.kl or 0.0, **trial.columns}, f"{name} trial {trial.number}"))
+                columns = {KL: trial.kl or 0.0, **trial.columns, **_short_of(study, values)}
+                found.append((settings, values, columns, f"{name} trial {trial.number}"))
     return found
+
+
+def _missing(objective: str) -> str:
+    """Returns the name of the column that says how far an objective is below its lower limit."""
+    return f"{objective} below its limit"
+
+
+def _short_of(study: Study, values: Mapping[str, float]) -> dict[str, float]:
+    return {_missing(n): bound - values[n] for n, bound in study.evaluation.limits.items() if n != KL}
 
 
 @final
@@ -317,7 +329,7 @@ class _Loop:
             self.tuner.tell(trial.number, self._volume(policies), fidelity=fidelity)
         else:
             values = dict(zip(self.tuner.objectives, policies[0].values or (), strict=True))
-            columns = {KL: policies[0].kl or 0.0, **policies[0].columns}
+            columns = {KL: policies[0].kl or 0.0, **policies[0].columns, **_short_of(self.session.study, values)}
             self.tuner.tell(trial.number, values, columns, fidelity=fidelity)
 
     def _volume(self, policies: Sequence[TrialRecord]) -> float:
