@@ -2,10 +2,11 @@
 
 from moalign.methods.base import Method, PolicySet
 from moalign.methods.dpa import DPA
+from moalign.methods.maxmin import MaxMin
 from moalign.methods.modpo import MODPO
 from moalign.methods.morlhf import MORLHF
 from moalign.methods.ric import RiC
 from moalign.methods.serving import Selection
 from moalign.methods.soups import Soups
 
-__all__ = ["DPA", "MODPO", "MORLHF", "Method", "PolicySet", "RiC", "Selection", "Soups"]
+__all__ = ["DPA", "MODPO", "MORLHF", "MaxMin", "Method", "PolicySet", "RiC", "Selection", "Soups"]

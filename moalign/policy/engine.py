@@ -29,7 +29,7 @@ from moalign.policy.on_policy import Rollouts, Utility, train_on_policy
 from moalign.policy.packing import packed_passes
 from moalign.policy.samples import Generation, as_arrays, as_completions, draw, samples_key
 from moalign.policy.step import Loss
-from moalign.policy.train import StepRecord, Training, TrainState, train
+from moalign.policy.train import Move, StepRecord, Training, TrainState, train
 from moalign.policy.trunk import trunk_cache
 from moalign.policy.workspace import Memory, Workspace, stored_folder
 
@@ -86,6 +86,7 @@ class Engine:
         self.remember = Memory(workspace)  # remember(key, compute) gives named arrays, computed once
         self.truncated = {"prompts": 0, "responses": 0}
         self._prompt_ids: dict[Any, tuple[int, ...]] = {}
+        self._duals: dict[str, torch.Tensor] = {}
 
     # ---------------------------------------------------------------------------------------------- texts and tokens
 
@@ -135,6 +136,7 @@ class Engine:
         training: Training,
         described: Any = None,
         start: AdapterStack | None = None,
+        move: Move | None = None,
     ) -> AdapterStack:
         """Returns the adapters trained together on `data`, one per row of the policy columns.
 
@@ -147,6 +149,7 @@ class Engine:
             training: the settings.
             described: JSON-able facts about loss and settings that tell this training from others of the same name.
             start: the adapters to go on from, one per policy; new ones when None.
+            move: of the other player of a game, see `moalign.policy.train.train`; `dual` tells where it ended.
         """
         reference = self.reference_log_probs(data.responses)
         data = data.with_response_columns(reference=reference)
@@ -159,7 +162,7 @@ class Engine:
             trunk = trunk_cache(self.language_model, data, begin, training, self.workspace)
             return train(
                 self.language_model, data, loss, columns, training, state, self.seed, trunk,
-                stop=lambda record: self.stop_policies(name, record),
+                stop=lambda record: self.stop_policies(name, record), move=move,
             )  # fmt: skip
 
         return self._remembered(name, key, begin, loop, training.steps, described)
@@ -175,6 +178,7 @@ class Engine:
         rollouts: Rollouts,
         described: Any = None,
         start: AdapterStack | None = None,
+        move: Move | None = None,
     ) -> AdapterStack:
         """Returns the adapters trained together on their own samples, one per row of the policy columns.
 
@@ -187,6 +191,7 @@ class Engine:
             described: JSON-able facts about rewards, utility and settings that tell this training from others of the
                 same name.
             start: the adapters to go on from, one per policy; new ones when None.
+            move: of the other player of a game, see `moalign.policy.on_policy.train_on_policy`.
         """
         ids = [self._room(prompt, rollouts.sampling.max_new_tokens) for prompt in prompts]
         begin = self._start(training, policies) if start is None else start
@@ -198,10 +203,14 @@ class Engine:
             return train_on_policy(
                 self.language_model, ids, lambda numbers, texts: score([prompts[i] for i in numbers], texts), utility,
                 columns, training, rollouts, state, self.seed, lambda responses: self.log_probs(responses)[0],
-                stop=lambda record: self.stop_policies(name, record),
+                stop=lambda record: self.stop_policies(name, record), move=move,
             )  # fmt: skip
 
         return self._remembered(name, key, begin, loop, training.steps, described)
+
+    def dual(self, name: str) -> FloatArray:
+        """Returns what the other player of the last training of this name held at its end [policies, numbers]."""
+        return np.asarray(self._duals[name].double().cpu().numpy())
 
     def _start(self, training: Training, policies: Mapping[str, np.ndarray]) -> AdapterStack:
         count = len(next(iter(policies.values())))
@@ -219,7 +228,9 @@ class Engine:
         """Returns the adapters a loop ends with: loaded if it was finished, else continued from its last checkpoint."""
         finished = self._load(key)
         if finished is not None:
-            return AdapterStack(start.lora, start.sites, load_arrays(finished)["matrix"].to(start.matrix.device))
+            arrays = load_arrays(finished)
+            self._duals[name] = arrays.get("dual", torch.zeros(0, 0))
+            return AdapterStack(start.lora, start.sites, arrays["matrix"].to(start.matrix.device))
         state, log = self._resume(key, TrainState.start(start))
         saved = time.monotonic()
         for record, reached in loop(state):
@@ -234,7 +245,8 @@ class Engine:
                 saved = time.monotonic()
             if stop and not last:
                 raise KeyboardInterrupt
-        self._finish(key, state.stack, log, {"name": name, "described": described})
+        self._duals[name] = state.dual
+        self._finish(key, state, log, {"name": name, "described": described})
         return state.stack
 
     def training_logs(self) -> dict[str, TrainingLog]:
@@ -351,14 +363,15 @@ class Engine:
         if self.workspace is not None:
             self.workspace.save_checkpoint(key, state.step, lambda folder: save_state(folder, state, log))
 
-    def _finish(self, key: str, stack: AdapterStack, log: list[StepRecord], facts: Mapping[str, Any]) -> None:
+    def _finish(self, key: str, state: TrainState, log: list[StepRecord], facts: Mapping[str, Any]) -> None:
         if self.workspace is None:
             return
         with self.workspace.publish(self.workspace.training_folder(key)) as folder:
             save_arrays(
                 folder,
                 {
-                    "matrix": stack.matrix,
+                    "matrix": state.stack.matrix,
+                    "dual": state.dual,
                     "loss": torch.stack([r.loss for r in log]),
                     "gradient_norm": torch.stack([r.gradient_norm for r in log]),
                     "learning_rate": torch.stack([r.learning_rate for r in log]),

@@ -93,6 +93,7 @@ def save_state(folder: Path, state: TrainState, log: list[StepRecord]) -> None:
             "second_moment": state.second_moment,
             "step": torch.tensor([state.step]),
             "stopped": state.stopped,
+            "dual": state.dual,
             "loss": torch.stack([r.loss for r in log]),
             "gradient_norm": torch.stack([r.gradient_norm for r in log]),
             "learning_rate": torch.stack([r.learning_rate for r in log]),
@@ -108,7 +109,8 @@ def load_state(folder: Path, start: TrainState) -> tuple[TrainState, list[StepRe
     stack = AdapterStack(start.stack.lora, start.stack.sites, matrix)
     rows = zip(arrays["loss"], arrays["gradient_norm"], arrays["learning_rate"], strict=True)
     log = [StepRecord(i, loss, norm, rate) for i, (loss, norm, rate) in enumerate(rows, 1)]
-    return TrainState(stack, first, second, int(arrays["step"]), arrays["stopped"], log[-1].loss.to(device)), log
+    last, dual = log[-1].loss.to(device), arrays.get("dual", start.dual).to(device)
+    return TrainState(stack, first, second, int(arrays["step"]), arrays["stopped"], last, dual), log
 
 
 def lora_of(folder: Path) -> LoRA:

@@ -42,7 +42,7 @@ class Replayed:
         self._graphs: dict[Hashable, tuple[list[Tensor], Callable[[], object], dict[str, Any]]] = {}
 
     def __call__(self, batch: Batch, trunk: Trunk | None, policies: slice | list[int]) -> tuple[Tensor, Tensor]:
-        """Returns (losses [policies], gradients [policies, parameters]); valid until the next call."""
+        """Returns (losses [policies, pairs], gradients [policies, parameters]); valid until the next call."""
         if isinstance(policies, list) or not isinstance(batch.rows, PackedRows):
             return self._compute(batch, trunk, policies)  # a list selects copies, and padded rows have any shape
         tensors = _tensors((batch, trunk))

@@ -26,7 +26,15 @@ from moalign.policy.logprobs import own_token_log_probs
 from moalign.policy.model import LanguageModel
 from moalign.policy.optimizer import StackAdamW
 from moalign.policy.samples import draw
-from moalign.policy.train import StepRecord, Training, TrainState, rates_and_steps, refuse_nonfinite
+from moalign.policy.train import (
+    Move,
+    StepRecord,
+    Training,
+    TrainState,
+    rates_and_steps,
+    refuse_nonfinite,
+    started_dual,
+)
 
 ROUNDING = 1e-4  # nats; smaller differences are rounding, which AdamW would blow up to whole steps where rewards tie
 
@@ -77,6 +85,7 @@ def train_on_policy(
     seed: int,
     reference: ReferenceLogProbs,
     stop: Callable[[StepRecord], Iterable[int]] = lambda record: (),
+    move: Move | None = None,
 ) -> Iterator[tuple[StepRecord, TrainState]]:
     """Yields (record, state) after every step until `training.steps` are done or every policy has stopped.
 
@@ -96,6 +105,8 @@ def train_on_policy(
         seed: of prompt order and samples.
         reference: summed log-probs of responses under the base.
         stop: asked after every step which policies shall train no more.
+        move: (rewards [active, prompts, samples, objectives], {}, policy columns) -> the next `dual` [active, numbers],
+            on every batch of samples. The utility sees it as the policy column `dual`, whose given value is the start.
 
     Raises:
         MoalignError: a loss is not finite; names the policy and the step.
@@ -106,6 +117,7 @@ def train_on_policy(
     gradient, losses, seen = torch.zeros_like(stack.matrix), state.loss.clone(), state.step * rollouts.reuse
     optimizer = StackAdamW(stack.matrix, gradient, first, second, seen, training.betas, training.weight_decay)
     chunks = Chunks(training.tokens_per_chunk or chunk_tokens(language_model, stack))
+    dual = started_dual(state, policies)
     order = shuffled([np.array([i]) for i in range(len(prompts))], training.batch_size, seed, skip=state.step)
     for step in range(state.step, training.steps):
         active = [k for k in range(len(stack)) if not stopped[k]]
@@ -116,6 +128,9 @@ def train_on_policy(
         samples = collect(
             language_model, stack.select(active), prompts, chosen, score, rollouts, _seed(seed, step), reference
         )
+        if move is not None:
+            own["dual"] = move(samples.rewards, {}, {**own, "dual": dual[active]})
+            dual[active] = own["dual"]
         penalised = penalised_rewards(
             utility(samples.rewards, own).flatten(1), samples.log_probs, samples.reference, beta=own["beta"]
         )
@@ -146,7 +161,7 @@ def train_on_policy(
         record = StepRecord(step + 1, losses.clone(), norm, torch.tensor(rates, dtype=torch.float64))
         stopped = stopped | torch.tensor([step + 1 >= n for n in last_step])
         stopped[list(stop(record))] = True
-        yield record, TrainState(stack, first, second, step + 1, stopped, record.loss)
+        yield record, TrainState(stack, first, second, step + 1, stopped, record.loss, dual)
 
 
 @final

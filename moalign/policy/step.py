@@ -77,14 +77,14 @@ def chunk_gradient(
     chunk: slice | list[int],
     trunk: Trunk | None,
 ) -> tuple[Tensor, Tensor]:
-    """Returns the mean losses [chunk] of some policies on a batch, and their gradients [chunk, parameters]."""
+    """Returns the losses [chunk, batch] of some policies, and their mean's gradients [chunk, parameters]."""
     own_stack = stack.select(chunk)
     leaves = [tuple(v.detach().requires_grad_() for v in site.views(own_stack.matrix)) for site in stack.sites]
     log_probs = sequence_log_probs(language_model, batch.rows, own_stack, leaves, trunk)  # type: ignore[arg-type]
     own = {name: column[chunk] for name, column in policies.items()}
-    losses = loss(log_probs[:, batch.first], log_probs[:, batch.second], batch.columns, own).mean(dim=1)
+    losses = loss(log_probs[:, batch.first], log_probs[:, batch.second], batch.columns, own)
     # policies do not interact, so the gradient of the sum holds each policy's own gradient in its own slice
-    parts = torch.autograd.grad(losses.sum(), [leaf for pair in leaves for leaf in pair])
+    parts = torch.autograd.grad(losses.mean(dim=1).sum(), [leaf for pair in leaves for leaf in pair])
     return losses.detach(), torch.cat([part.flatten(1) for part in parts], dim=1)
 
 
@@ -105,6 +105,8 @@ class StepGradient:
     Attributes:
         gradient: [policies, parameters].
         losses: mean losses [policies]; a policy that is left out keeps its last one.
+        each: the losses of the pairs of the last batch [policies, pairs]; 0 for a policy that is left out.
+        columns: the columns of these pairs [pairs, ...].
     """
 
     def __init__(
@@ -130,6 +132,8 @@ class StepGradient:
         self._multiple = 1 if capture is None else MULTIPLE
         self.gradient = torch.zeros_like(stack.matrix)
         self.losses = losses.clone()
+        self.each = losses.new_zeros(len(losses), 0)
+        self.columns: Mapping[str, Tensor] = {}
 
     def prepare(self, pairs: IntArray) -> list[tuple[Batch, float]]:
         """Returns the pairs as batches on the device, each with its share of the mean."""
@@ -140,16 +144,24 @@ class StepGradient:
     def compute(self, prepared: Sequence[tuple[Batch, float]], active: Sequence[int]) -> None:
         """Sets `gradient` (zero for the others) and `losses` of the active policies."""
         self.gradient.zero_()
-        self.losses[as_slice(active)] = 0
-        for batch, share in prepared:
+        places = np.cumsum([0, *(len(batch.first) for batch, _ in prepared)]).tolist()
+        self.each = self.losses.new_zeros(len(self.losses), places[-1])
+        parts = [batch.columns for batch, _ in prepared]
+        self.columns = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        for (batch, share), start in zip(prepared, places, strict=False):
             trunk = self._trunk_of(batch, self._stack)
 
             def add(
-                group: Sequence[int], batch: Batch = batch, trunk: Trunk | None = trunk, share: float = share
+                group: Sequence[int],
+                batch: Batch = batch,
+                trunk: Trunk | None = trunk,
+                share: float = share,
+                start: int = start,
             ) -> None:
                 rows = as_slice(group)
                 losses, gradient = self._compute(batch, trunk, rows)
-                self.losses[rows] += share * losses
+                self.each[rows, start : start + len(batch.first)] = losses.to(self.each.dtype)
                 self.gradient[rows] += share * gradient
 
             self._chunks.over(active, batch.rows.tokens, add)
+        self.losses[as_slice(active)] = self.each[as_slice(active)].mean(dim=1)

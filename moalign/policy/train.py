@@ -105,6 +105,9 @@ class Training:
         return peak * self.schedule((step - warm) / max(1, steps - warm))
 
 
+Move = Callable[[Tensor, Mapping[str, Tensor], Mapping[str, Tensor]], Tensor]
+
+
 @final
 @dataclass(frozen=True, eq=False)
 class TrainState:
@@ -116,6 +119,7 @@ class TrainState:
         step: steps done.
         stopped: which policies train no more [policies].
         loss: of each policy's last step [policies].
+        dual: what a game's other player holds [policies, numbers], such as weights of groups; empty without one.
     """
 
     stack: AdapterStack
@@ -124,6 +128,7 @@ class TrainState:
     step: int
     stopped: Tensor
     loss: Tensor
+    dual: Tensor = field(default_factory=lambda: torch.zeros(0, 0))
 
     @staticmethod
     def start(stack: AdapterStack) -> TrainState:
@@ -159,6 +164,7 @@ def train(
     seed: int,
     trunk_of: Callable[[Batch, AdapterStack], Trunk | None] | None = None,
     stop: Callable[[StepRecord], Iterable[int]] = lambda record: (),
+    move: Move | None = None,
 ) -> Iterator[tuple[StepRecord, TrainState]]:
     """Yields (record, state) after every step until `training.steps` are done or every policy has stopped.
 
@@ -175,6 +181,8 @@ def train(
         seed: of the data order.
         trunk_of: what all policies share of a batch; computed batch by batch when None.
         stop: asked after every step which policies shall train no more.
+        move: (losses [active, pairs], batch columns, policy columns) -> the next `dual` [active, numbers], after every
+            step. The loss sees it as the policy column `dual`, whose given value is where it starts.
 
     Raises:
         MoalignError: a loss is not finite; names the policy and the step.
@@ -183,6 +191,9 @@ def train(
     stack = AdapterStack(state.stack.lora, state.stack.sites, state.stack.matrix.clone())
     first, second, stopped = state.first_moment.clone(), state.second_moment.clone(), state.stopped
     peak, last_step = rates_and_steps(policies, training, len(stack))
+    dual = started_dual(state, policies)
+    if move is not None:
+        policies = {**policies, "dual": dual}  # changed in place
     on_graphs = training.graphs and language_model.device.type == "cuda" and language_model.native is not None
     gradients = StepGradient(
         language_model, data, loss, policies, stack, state.loss, trunk_of, parts=training.accumulate,
@@ -205,10 +216,20 @@ def train(
         if step + 1 < training.steps:
             batch = gradients.prepare(next(order))  # while an accelerator computes
         refuse_nonfinite(gradients.losses, step)  # waits for it
+        if move is not None:
+            own = {name: column[active] for name, column in policies.items()}
+            dual[active] = move(gradients.each[active], gradients.columns, own)
         record = StepRecord(step + 1, gradients.losses.clone(), norm, torch.tensor(rates, dtype=torch.float64))
         stopped = stopped | torch.tensor([step + 1 >= n for n in last_step])
         stopped[list(stop(record))] = True
-        yield record, TrainState(stack, first, second, step + 1, stopped, record.loss)
+        yield record, TrainState(stack, first, second, step + 1, stopped, record.loss, dual)
+
+
+def started_dual(state: TrainState, policies: Mapping[str, Tensor]) -> Tensor:
+    """Returns a copy of the state's dual; before the first step, of the policy column `dual`."""
+    if len(state.dual) or "dual" not in policies:
+        return state.dual.clone()
+    return policies["dual"].clone()
 
 
 def rates_and_steps(policies: Mapping[str, Tensor], training: Training, count: int) -> tuple[list[float], list[int]]:
