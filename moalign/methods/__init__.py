@@ -2,6 +2,7 @@
 
 from moalign.methods.base import Method, PolicySet
 from moalign.methods.dpa import DPA
+from moalign.methods.group_dpo import GroupDPO
 from moalign.methods.maxmin import MaxMin
 from moalign.methods.modpo import MODPO
 from moalign.methods.morlhf import MORLHF
@@ -9,4 +10,4 @@ from moalign.methods.ric import RiC
 from moalign.methods.serving import Selection
 from moalign.methods.soups import Soups
 
-__all__ = ["DPA", "MODPO", "MORLHF", "MaxMin", "Method", "PolicySet", "RiC", "Selection", "Soups"]
+__all__ = ["DPA", "GroupDPO", "MODPO", "MORLHF", "MaxMin", "Method", "PolicySet", "RiC", "Selection", "Soups"]

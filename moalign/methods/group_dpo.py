@@ -1,0 +1,169 @@
+"""Group-robust DPO: preference pairs of groups, one policy that is fair to the group with the largest loss.
+
+Groups are the problem's objectives, each with its own pairs (or pairs sampled and labelled by its reward). The policy
+minimises max over group weights of sum_g weight_g L_g, L_g being the mean DPO or IPO loss of group g: no reward model,
+no sampling. The adversary multiplies weight_g by exp(rate L_g) after every batch (arXiv 2405.20304, section 4).
+
+A preference weight vector is what the weights of groups start from; groups without a weight do not count.
+
+Assumes: losses of groups can be compared. A group whose people contradict themselves has a high loss that no policy
+lowers, and takes the weight; `margin` subtracts what a group cannot do without, such as the loss of its own policy.
+Differs from the released code in that a batch is weighed by what the batches before said (the code moves the weights
+first), and in group means, where the code sums over the batch: `rate` does not depend on the batch size.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal, final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from moalign.arrays import FloatArray
+from moalign.errors import DefinitionError
+from moalign.losses import dpo, ipo
+from moalign.methods.base import PolicySet, WeightSpace
+from moalign.policy.batches import PreferenceData
+from moalign.policy.engine import Engine
+from moalign.policy.train import Training
+from moalign.preferences import SampledPairs, preference_data
+from moalign.problem import Problem
+from moalign.scoring import Scorer
+from moalign.store import describe
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class GroupDPO:
+    """Group-robust preference optimisation (arXiv 2405.20304): min over policies of the max over groups of their loss.
+
+    Attributes:
+        beta: of the loss, > 0: DPO's KL strength in reward units per nat, or IPO's tau.
+        loss: "dpo", or "ipo", whose loss does not vanish on pairs that are won already.
+        rate: of the group weights, per unit of loss, >= 0; 0 keeps them.
+        floor: the least weight of a group, relative to an even one.
+        absent: a group without pairs in a batch has loss "zero", which is unbiased over batches, or is left out
+            ("skip"): its weight then moves only by normalising.
+        margin: subtracted from each group's loss where weights are moved; one number per group, or none.
+        label_smoothing: assumed flip rate of labels, in [0, 0.5); for DPO.
+        sampled: how pairs are made for groups that have none.
+        training: optimiser steps, batch size, learning rate, adapters.
+    """
+
+    weight_space: ClassVar[WeightSpace] = "simplex"
+
+    beta: float = 0.1
+    loss: Literal["dpo", "ipo"] = "dpo"
+    rate: float = 0.05
+    floor: float = 1e-3
+    absent: Literal["zero", "skip"] = "zero"
+    margin: tuple[float, ...] | None = None
+    label_smoothing: float = 0.0
+    sampled: SampledPairs = field(default_factory=SampledPairs)
+    training: Training = field(default_factory=Training)
+
+    def __post_init__(self) -> None:
+        limits = {
+            "beta must be > 0": (self.beta, math.isfinite(self.beta) and self.beta > 0),
+            "rate must be >= 0": (self.rate, math.isfinite(self.rate) and self.rate >= 0),
+            "floor must be in (0, 1)": (self.floor, 0 < self.floor < 1),
+            "loss must be dpo or ipo": (self.loss, self.loss in ("dpo", "ipo")),
+            "absent must be zero or skip": (self.absent, self.absent in ("zero", "skip")),
+            "label_smoothing must be in [0, 0.5)": (self.label_smoothing, 0 <= self.label_smoothing < 0.5),
+        }
+        wrong = [f"GroupDPO {rule}, got {value!r}." for rule, (value, ok) in limits.items() if not ok]
+        if wrong:
+            raise DefinitionError(wrong)
+        if self.margin is not None:
+            object.__setattr__(self, "margin", tuple(float(m) for m in self.margin))
+
+    @property
+    def kl_strength(self) -> float | None:
+        return self.beta if self.loss == "dpo" else None
+
+    def problems(self, problem: Problem, weights: FloatArray) -> list[str]:
+        """Returns margins that are not one per group."""
+        groups = len(problem.names)
+        if self.margin is not None and len(self.margin) != groups:
+            return [f"GroupDPO margin has {len(self.margin)} numbers, but there are {groups} groups."]
+        return []
+
+    def fit(self, problem: Problem, weights: FloatArray, engine: Engine) -> PolicySet:
+        """Returns one policy per row of first group weights [weights, groups]; the last ones are in the facts."""
+        data = _per_group(preference_data(problem, Scorer(problem, engine), engine, self.sampled))
+        margin = np.zeros(weights.shape[1]) if self.margin is None else np.array(self.margin)
+        scales = np.array([o.label_scale for o in problem.objectives])
+        columns = {
+            "dual": np.concatenate([weights, np.zeros_like(weights)], axis=1),
+            "counted": weights > 0,
+            "margin": np.tile(margin, (len(weights), 1)),
+            "scales": np.tile(scales, (len(weights), 1)),
+        }
+        facts = describe({"method": self, "groups": problem.names})
+        stack = engine.train("group-dpo", data, self._loss, columns, self.training, facts, move=self._move)
+        last, losses = np.split(engine.dual("group-dpo"), 2, axis=1)
+        report = {"groups": list(problem.names), "weights": last.tolist(), "mean_losses": losses.tolist()}
+        trainings = tuple(("group-dpo", row) for row in range(len(weights)))
+        return PolicySet(stack, weights, trainings, facts={"group_dpo": report})
+
+    def _loss(self, first: Tensor, second: Tensor, batch: Mapping[str, Tensor], policy: Mapping[str, Tensor]) -> Tensor:
+        """Returns losses [policies, batch] times what each pair's group weighs."""
+        group = batch["group"].long()
+        if self.loss == "dpo":
+            beta = self.beta * policy["scales"][:, group]  # labels of another scale are of another temperature
+            own = dpo(
+                policy_chosen=beta * first, policy_rejected=beta * second,
+                reference_chosen=beta * batch["reference_first"], reference_rejected=beta * batch["reference_second"],
+                beta=1.0, labels=batch["label"][None].expand_as(first), label_smoothing=self.label_smoothing,
+            )  # fmt: skip
+        else:
+            sign = 2 * batch["label"] - 1  # the expected loss of soft labels differs from this by a constant
+            own = ipo(
+                first - batch["reference_first"], second - batch["reference_second"], tau=self.beta, gap=0.5 * sign
+            )
+        return own * _pair_weights(batch, policy["dual"])
+
+    def _move(self, losses: Tensor, batch: Mapping[str, Tensor], policy: Mapping[str, Tensor]) -> Tensor:
+        """Returns the weights of groups and their running losses after a batch, from what its pairs were charged."""
+        weights, means = policy["dual"].chunk(2, dim=-1)
+        charged = _pair_weights(batch, policy["dual"])
+        own = torch.where(charged > 0, losses / charged.where(charged > 0, 1), 0)  # [policies, pairs]
+        member = torch.nn.functional.one_hot(batch["group"].long(), weights.shape[-1]).to(own)  # [pairs, groups]
+        present = member.sum(0)
+        of_batch = own @ member / present.clamp(min=1)
+        if self.absent == "zero":  # expected over batches: the mean loss of the group
+            ratio = torch.zeros_like(present).scatter(0, batch["group"].long(), batch["per_member"])
+            seen = own @ member * ratio / len(batch["group"])
+            shift = seen - policy["margin"]
+        else:
+            shift = torch.where(present > 0, of_batch - policy["margin"], 0)
+        moved = weights * torch.exp(self.rate * (shift - shift.mean(-1, keepdim=True)))
+        moved = (moved / moved.sum(-1, keepdim=True)).maximum(self.floor / policy["counted"].sum(-1, keepdim=True))
+        moved = moved.where(policy["counted"].bool(), 0)
+        means = torch.where(present > 0, torch.where(means == 0, of_batch, 0.9 * means + 0.1 * of_batch), means)
+        return torch.cat([moved / moved.sum(-1, keepdim=True), means], dim=-1)
+
+
+def _pair_weights(batch: Mapping[str, Tensor], dual: Tensor) -> Tensor:
+    """Returns weight_g N / N_g for every pair [policies, pairs]: sampling in proportion to the groups is undone."""
+    weights = dual.chunk(2, dim=-1)[0]
+    return weights[:, batch["group"].long()] * batch["per_member"]
+
+
+def _per_group(data: PreferenceData) -> PreferenceData:
+    """Returns every label as a pair of its own with columns `group`, `label` and `per_member` = N / N_g."""
+    labels = data.pair_columns["labels"]  # [pairs, groups]
+    pairs, groups = np.nonzero(~np.isnan(labels))
+    counts = np.bincount(groups, minlength=labels.shape[1])
+    columns = {
+        "group": groups.astype(np.float64),
+        "label": labels[pairs, groups],
+        "per_member": len(pairs) / counts[groups],
+    }
+    return PreferenceData(
+        responses=data.responses, pairs=data.pairs[pairs], response_columns={}, pair_columns=columns
+    )  # fmt: skip
