@@ -16,6 +16,7 @@ LEVELS = [
     {"errors"},
     {"arrays"},
     {"weights", "losses", "oracle", "front", "store", "surrogate"},
+    {"measures"},
     {"data", "policy", "search"},
     {"rewards"},
     {"problem"},
