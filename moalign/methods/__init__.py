@@ -6,8 +6,23 @@ from moalign.methods.group_dpo import GroupDPO
 from moalign.methods.maxmin import MaxMin
 from moalign.methods.modpo import MODPO
 from moalign.methods.morlhf import MORLHF
+from moalign.methods.pal import PAL, for_user, spread_mixtures
 from moalign.methods.ric import RiC
 from moalign.methods.serving import Selection
 from moalign.methods.soups import Soups
 
-__all__ = ["DPA", "GroupDPO", "MODPO", "MORLHF", "MaxMin", "Method", "PolicySet", "RiC", "Selection", "Soups"]
+__all__ = [
+    "DPA",
+    "GroupDPO",
+    "MODPO",
+    "MORLHF",
+    "MaxMin",
+    "Method",
+    "PAL",
+    "PolicySet",
+    "RiC",
+    "Selection",
+    "Soups",
+    "for_user",
+    "spread_mixtures",
+]
