@@ -27,6 +27,8 @@ LEVELS = [
     {"figures"},
     {"study", "results"},
     {"publish", "rounds", "elicit"},
+    {"judging"},
+    {"session"},
     {"driver", "progress"},
     {"demo", "diagnostics", "tuning"},
     {"cli"},

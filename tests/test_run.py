@@ -127,7 +127,7 @@ def test_a_killed_run_continues_and_ends_like_an_uninterrupted_one(
     whole = ma.run(tiny_study(model, steps=steps))
     code = (
         "import sys, time; from pathlib import Path; import moalign as ma\n"
-        "import moalign.policy.engine as e, moalign.driver as r\n"
+        "import moalign.policy.engine as e, moalign.judging as r\n"
         "from tests.tiny import tiny_study\n"
         "r.POLICIES_PER_GROUP = 1; judge = r.judge\n"
         "def slow(*a): time.sleep(0.4); return judge(*a)\n"

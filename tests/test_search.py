@@ -16,6 +16,7 @@ import moalign as ma
 from moalign.errors import DefinitionError
 from moalign.front import hypervolume
 from moalign.oracle import oracle
+from moalign.policy.export import load_arrays
 from moalign.search import (
     Dirichlet,
     History,
@@ -29,7 +30,7 @@ from moalign.search import (
 )
 from moalign.search.guided import expected, plan
 from moalign.search.support import corner_weights, priorities
-from moalign.store import Store
+from moalign.store import Store, StudyStore
 from tests.tiny import save_model, tiny_study
 
 BETA = 0.25
@@ -258,9 +259,18 @@ def test_a_study_trains_the_rounds_of_its_search(model: Path, tmp_path: Path) ->
     assert records.events("round")[1].data["hypervolume"] >= 0
     config = json.loads((records.trial_folder(3) / "config.json").read_text())
     assert list(config["weights"].values()) == front.X[3].tolist()
+    for number, at in zip(range(4), (0, 0, 1, 1), strict=True):  # each has the log of the round that trained it
+        lines = (records.trial_folder(number) / "metrics.jsonl").read_text().splitlines()
+        assert losses_of(records)[at][number % 2] == pytest.approx([json.loads(line)["loss"] for line in lines])
     events = len(records.events())
     again = ma.run(study, store=tmp_path)
     assert np.array_equal(again.F, front.F) and len(Store(tmp_path).study("tiny").events()) == events
+
+
+def losses_of(records: StudyStore) -> list[list[list[float]]]:
+    """Returns [round][policy] losses per step, in the order in which the rounds were trained."""
+    found = sorted((records.folder / "training").glob("*/training.json"), key=lambda file: file.stat().st_mtime_ns)
+    return [load_arrays(file.parent)["loss"].T.tolist() for file in found]
 
 
 def test_an_interrupted_search_goes_on_with_the_same_rounds(model: Path, tmp_path: Path) -> None:

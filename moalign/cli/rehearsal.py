@@ -18,9 +18,9 @@ import numpy as np
 import torch
 
 from moalign.data import Prompts
-from moalign.driver import POLICIES_PER_GROUP, refuse_long_texts
 from moalign.errors import MoalignError, MoalignWarning
 from moalign.evaluation import Evaluation, draw, judge
+from moalign.judging import POLICIES_PER_GROUP
 from moalign.policy.adapters import AdapterStack
 from moalign.policy.engine import Engine
 from moalign.policy.generate import Sampling
@@ -28,6 +28,7 @@ from moalign.policy.train import Training
 from moalign.problem import Objective, Problem
 from moalign.rewards import ImplicitReward, score
 from moalign.scoring import Scorer
+from moalign.session import refuse_long_texts
 from moalign.study import Study
 
 try:

@@ -85,6 +85,7 @@ class Engine:
         self.checkpoint_seconds = checkpoint_seconds
         self.remember = Memory(workspace)  # remember(key, compute) gives named arrays, computed once
         self.truncated = {"prompts": 0, "responses": 0}
+        self._trained: dict[str, str] = {}  # name -> key
         self._prompt_ids: dict[Any, tuple[int, ...]] = {}
         self._duals: dict[str, torch.Tensor] = {}
 
@@ -226,6 +227,7 @@ class Engine:
         described: Any,
     ) -> AdapterStack:
         """Returns the adapters a loop ends with: loaded if it was finished, else continued from its last checkpoint."""
+        self._trained[name] = key
         finished = self._load(key)
         if finished is not None:
             arrays = load_arrays(finished)
@@ -250,14 +252,20 @@ class Engine:
         return state.stack
 
     def training_logs(self) -> dict[str, TrainingLog]:
-        """Returns the log of every finished training by name; empty without a workspace."""
+        """Returns the log of every finished training by name; empty without a workspace.
+
+        Of trainings with one name, such as the rounds of a search, it is the one that this engine came to last.
+        """
         found: dict[str, TrainingLog] = {}
         if self.workspace is None:
             return found
         for facts in sorted(self.workspace.training_folder("x").parent.glob("*/training.json")):
+            name = json.loads(facts.read_text())["name"]
+            if self._trained.get(name, facts.parent.name) != facts.parent.name:
+                continue
             arrays = load_arrays(facts.parent)
             log = (arrays[n].double().numpy() for n in ("loss", "gradient_norm", "learning_rate"))
-            found[json.loads(facts.read_text())["name"]] = TrainingLog(*log)
+            found[name] = TrainingLog(*log)
         return found
 
     def reference_log_probs(self, responses: Responses) -> FloatArray:

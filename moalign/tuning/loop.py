@@ -17,9 +17,9 @@ from typing import Any, Literal, final
 import numpy as np
 
 from moalign.arrays import FloatArray
-from moalign.driver import Session, opened
 from moalign.errors import DefinitionError, MoalignError, ModelError, StopStudy, StoreError
 from moalign.front import Front, hypervolume
+from moalign.session import Session, opened
 from moalign.store import Store, StudyStore, TrialRecord, describe
 from moalign.study import Study
 from moalign.tuning import record
