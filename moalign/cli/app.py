@@ -13,6 +13,7 @@ from moalign.cli.check import check
 from moalign.cli.dashboard import dashboard
 from moalign.cli.data import data
 from moalign.cli.demo import demo
+from moalign.cli.diagnose import diagnose
 from moalign.cli.doctor import doctor
 from moalign.cli.elicit import elicit
 from moalign.cli.errors import Commands
@@ -44,6 +45,7 @@ for command, panel in (
     (status, "Look"),
     (front, "Look"),
     (show, "Look"),
+    (diagnose, "Look"),
     (elicit, "Look"),
     (dashboard, "Look"),
     (report, "Take away"),

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal, final
@@ -19,15 +19,12 @@ from moalign.front import _moocore, tables
 from moalign.front.archive import hypervolume_history
 from moalign.front.checks import by_position, front_problems
 from moalign.front.indicators import hypervolume_contributions, unattained_problem
-from moalign.front.intervals import Interval, bootstrap_over_prompts
+from moalign.front.intervals import Interval, affordable_resamples, bootstrap_over_prompts
 from moalign.front.pareto import non_dominated
 from moalign.front.point import Point, frozen_copy
 from moalign.front.portfolios import Portfolio, portfolio
 
-_RESAMPLES = 2000
 _SAME_WEIGHTS = 1e-9  # weights this close (L1) are the same
-_FEWEST_RESAMPLES = 200  # fewer draws say too little about a 95% bound
-_BOOTSTRAP_MILLISECONDS = 3000
 
 
 @final
@@ -143,6 +140,17 @@ class Front:
         volumes = hypervolume_history(self.F[order][feasible], self.reference_point)
         gains[feasible] = np.diff(volumes, prepend=0.0)
         return np.cumsum(gains)
+
+    def with_columns(self, columns: Sequence[Mapping[str, float]]) -> Front:
+        """Returns the same front with further side columns, one mapping per point; the same name replaces.
+
+        Raises:
+            DefinitionError: another number of mappings than points.
+        """
+        if len(columns) != len(self):
+            raise DefinitionError(f"columns must be one mapping for each of {len(self)} points, got {len(columns)}.")
+        pairs = zip(self, columns, strict=True)
+        return replace(self, points=tuple(replace(p, columns={**p.columns, **more}) for p, more in pairs))
 
     def dominates_reference(self) -> Bool[np.ndarray, " points"]:
         """Returns which points are at least as good as the reference policy everywhere and better somewhere.
@@ -297,7 +305,7 @@ class Front:
 
     @cached_property
     def _interval(self) -> Interval:
-        return self._bootstrap(_affordable_resamples(int(self._members.sum()), len(self.objectives)))
+        return self._bootstrap(affordable_resamples(int(self._members.sum()), len(self.objectives)))
 
     def _bootstrap(self, resamples: int) -> Interval:
         volume = partial(_moocore.hypervolume, reference_point=self.reference_point)
@@ -331,13 +339,3 @@ def _rows(vectors: list[FloatArray], columns: int) -> FloatArray:
     matrix = np.stack(vectors) if vectors else np.zeros((0, columns))
     matrix.flags.writeable = False
     return matrix
-
-
-def _affordable_resamples(points: int, objectives: int) -> int:
-    """Bootstrap draws that keep one interval within a few seconds: a function of sizes only, hence reproducible."""
-    if objectives <= 5:
-        return _RESAMPLES
-    # Cost of one exact hypervolume, fitted to points on a sphere: 0.07 ms at 6 objectives and 40 points.
-    milliseconds = 0.07 * 9.0 ** (objectives - 6) * (points / 40) ** (objectives / 2)
-    draws = min(_RESAMPLES, int(_BOOTSTRAP_MILLISECONDS / max(milliseconds, 0.01)))
-    return draws if draws >= _FEWEST_RESAMPLES else 0

@@ -19,6 +19,15 @@ def load_generations(records: StudyStore, trial: int) -> list[dict[str, Any]]:
     return _lines(records.trial_folder(trial) / "generations.jsonl")
 
 
+def load_reference_generations(records: StudyStore) -> list[dict[str, Any]]:
+    """Returns the same of the untrained reference policy.
+
+    Raises:
+        StoreError: a line that is not JSON; names it.
+    """
+    return _lines(records.cache_folder("reference") / "generations.jsonl")
+
+
 def load_metrics(records: StudyStore, trial: int) -> list[dict[str, Any]]:
     """Returns one row per optimiser step of a trial's training (step, loss, ...); empty if it has none.
 

@@ -109,8 +109,8 @@ def test_bootstrap_keeps_the_members_of_the_front() -> None:
     ("objectives", "points", "draws"), [(3, 10_000, 2000), (6, 40, 2000), (8, 40, 526), (8, 200, 0)]
 )
 def test_costly_hypervolumes_are_resampled_less(objectives: int, points: int, draws: int) -> None:
-    module = importlib.import_module("moalign.front.front")
-    assert module._affordable_resamples(points, objectives) == pytest.approx(draws, rel=0.01)
+    module = importlib.import_module("moalign.front.intervals")
+    assert module.affordable_resamples(points, objectives) == pytest.approx(draws, rel=0.01)
 
 
 def test_an_unattained_reference_point_warns_by_name() -> None:
