@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from moalign.policy.adapters import LoRA
     from moalign.policy.generate import Sampling
     from moalign.policy.model import Policy
+    from moalign.policy.on_policy import Rollouts
     from moalign.policy.train import Training
     from moalign.preferences import SampledPairs
     from moalign.problem import Objective, Problem
@@ -56,6 +57,7 @@ _HOME = {
     "moalign.policy.adapters": ("LoRA",),
     "moalign.policy.generate": ("Sampling",),
     "moalign.policy.model": ("Policy",),
+    "moalign.policy.on_policy": ("Rollouts",),
     "moalign.policy.train": ("Training",),
     "moalign.preferences": ("SampledPairs",),
     "moalign.problem": ("Objective", "Problem"),
@@ -114,6 +116,7 @@ __all__ = [
     "Prompts",
     "RewardError",
     "RewardModel",
+    "Rollouts",
     "SampledPairs",
     "Sampling",
     "Standardize",

@@ -171,7 +171,7 @@ def _times(study: Study, engine: Engine) -> dict[str, Any]:
         warnings.simplefilter("ignore", MoalignWarning)  # a run says them when they matter
         policies = method.fit(problem, study.stack_weights, engine)
         per_policy = _evaluation_seconds(problem, evaluation, engine, policies.stack)
-    per_step = {name: float(np.diff(seconds).min()) for name, seconds in stamps.items()}
+    per_step = {name: float(np.diff(seconds).min()) for name, seconds in stamps.items() if len(seconds) > 1}
     stacks = -(-study.policies // len(study.stack_weights))  # rounds of a search
     judged = study.policies + 1  # with the reference policy
     return {

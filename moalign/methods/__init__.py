@@ -1,6 +1,7 @@
 """Methods: how preference weights become policies. A method is one file and one line here."""
 
 from moalign.methods.base import Method, PolicySet
+from moalign.methods.directions import Cone, Orthant
 from moalign.methods.dpa import DPA
 from moalign.methods.group_dpo import GroupDPO
 from moalign.methods.maxmin import MaxMin
@@ -12,12 +13,14 @@ from moalign.methods.serving import Selection
 from moalign.methods.soups import Soups
 
 __all__ = [
+    "Cone",
     "DPA",
     "GroupDPO",
     "MODPO",
     "MORLHF",
     "MaxMin",
     "Method",
+    "Orthant",
     "PAL",
     "PolicySet",
     "RiC",

@@ -14,6 +14,7 @@ import pytest
 import moalign as ma
 import moalign.errors
 from moalign import methods
+from moalign.cli.rehearsal import rehearse
 from moalign.methods.stored import load_policies, save_policies
 from moalign.policy.engine import Engine
 from moalign.policy.on_policy import Rollouts
@@ -71,6 +72,10 @@ class TestMethod:
                 assert name and row >= 0
             assert (again.how, again.text, again.shares) == (served.how, served.text, served.shares)
             assert again.adapter.matrix.equal(served.adapter.matrix) and again.adapter.sites == served.adapter.sites
+
+    def test_can_be_checked_before_it_runs(self, method: Any, model: Path) -> None:
+        found = rehearse(build(method, model), "cpu", lambda name, fact: None)
+        assert found.problems == [] and {"policy", "prompts", "rewards", "adapters"} <= set(found.facts)
 
     def test_runs_as_a_study_and_serves_from_its_folder(self, method: Any, model: Path, tmp_path: Path) -> None:
         study = build(method, model)
