@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from moalign.methods.base import PolicySet
     from moalign.methods.serving import Selection
     from moalign.policy.adapters import AdapterStack
-    from moalign.policy.engine import TrainingLog
+    from moalign.policy.trainings import TrainingLog
 
 REPORT = "report.html"
 

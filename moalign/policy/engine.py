@@ -9,10 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, final
 
 import numpy as np
@@ -21,7 +18,6 @@ import torch
 from moalign.arrays import FloatArray
 from moalign.policy.adapters import AdapterStack
 from moalign.policy.batches import PreferenceData, Responses, padded_passes
-from moalign.policy.export import load_arrays, load_state, save_arrays, save_state
 from moalign.policy.generate import Sampling
 from moalign.policy.logprobs import sequence_kl, sequence_log_probs
 from moalign.policy.model import LanguageModel, Policy
@@ -30,21 +26,12 @@ from moalign.policy.packing import packed_passes
 from moalign.policy.samples import Generation, as_arrays, as_completions, draw, samples_key
 from moalign.policy.step import Loss
 from moalign.policy.train import Move, StepRecord, Training, TrainState, train
+from moalign.policy.trainings import TrainingLog, remembered_training, training_logs
 from moalign.policy.trunk import trunk_cache
-from moalign.policy.workspace import Memory, Workspace, stored_folder
+from moalign.policy.workspace import Memory, Workspace
 
 TOKENS_PER_PASS = 1 << 16  # tokens of one forward pass without gradients, which bounds its memory
 ENOUGH_ON_CPU = 1 << 12  # more tokens leave a CPU's cache and make each of them slower
-
-
-@final
-@dataclass(frozen=True, eq=False)
-class TrainingLog:
-    """Losses, gradient norms and learning rates of a finished training, [steps, policies]."""
-
-    loss: FloatArray
-    gradient_norm: FloatArray
-    learning_rate: FloatArray
 
 
 @final
@@ -85,7 +72,7 @@ class Engine:
         self.checkpoint_seconds = checkpoint_seconds
         self.remember = Memory(workspace)  # remember(key, compute) gives named arrays, computed once
         self.truncated = {"prompts": 0, "responses": 0}
-        self._trained: dict[str, str] = {}  # name -> key
+        self._keys: dict[str, str] = {}  # of the last training of each name
         self._prompt_ids: dict[Any, tuple[int, ...]] = {}
         self._duals: dict[str, torch.Tensor] = {}
 
@@ -166,7 +153,7 @@ class Engine:
                 stop=lambda record: self.stop_policies(name, record), move=move,
             )  # fmt: skip
 
-        return self._remembered(name, key, begin, loop, training.steps, described)
+        return self._trained(name, key, begin, loop, training.steps, described)
 
     def train_on_policy(
         self,
@@ -207,17 +194,13 @@ class Engine:
                 stop=lambda record: self.stop_policies(name, record), move=move,
             )  # fmt: skip
 
-        return self._remembered(name, key, begin, loop, training.steps, described)
+        return self._trained(name, key, begin, loop, training.steps, described)
 
     def dual(self, name: str) -> FloatArray:
         """Returns what the other player of the last training of this name held at its end [policies, numbers]."""
         return np.asarray(self._duals[name].double().cpu().numpy())
 
-    def _start(self, training: Training, policies: Mapping[str, np.ndarray]) -> AdapterStack:
-        count = len(next(iter(policies.values())))
-        return AdapterStack.initial(self.language_model.model, training.lora, count, self.seed)
-
-    def _remembered(
+    def _trained(
         self,
         name: str,
         key: str,
@@ -226,47 +209,28 @@ class Engine:
         steps: int,
         described: Any,
     ) -> AdapterStack:
-        """Returns the adapters a loop ends with: loaded if it was finished, else continued from its last checkpoint."""
-        self._trained[name] = key
-        finished = self._load(key)
-        if finished is not None:
-            arrays = load_arrays(finished)
-            self._duals[name] = arrays.get("dual", torch.zeros(0, 0))
-            return AdapterStack(start.lora, start.sites, arrays["matrix"].to(start.matrix.device))
-        state, log = self._resume(key, TrainState.start(start))
-        saved = time.monotonic()
-        for record, reached in loop(state):
-            state = reached
-            log.append(record)
+        self._keys[name] = key
+
+        def after(record: StepRecord) -> bool:
             if self.on_step is not None:
                 self.on_step(name, record, steps)
-            last = record.step == steps or bool(reached.stopped.all())
-            stop = self.should_stop()
-            if not last and (stop or time.monotonic() - saved > self.checkpoint_seconds):
-                self._checkpoint(key, state, log)
-                saved = time.monotonic()
-            if stop and not last:
-                raise KeyboardInterrupt
-        self._duals[name] = state.dual
-        self._finish(key, state, log, {"name": name, "described": described})
-        return state.stack
+            return self.should_stop()
+
+        facts = {"name": name, "described": described}
+        seconds = self.checkpoint_seconds
+        stack, self._duals[name] = remembered_training(self.workspace, key, start, loop, steps, facts, after, seconds)
+        return stack
 
     def training_logs(self) -> dict[str, TrainingLog]:
         """Returns the log of every finished training by name; empty without a workspace.
 
         Of trainings with one name, such as the rounds of a search, it is the one that this engine came to last.
         """
-        found: dict[str, TrainingLog] = {}
-        if self.workspace is None:
-            return found
-        for facts in sorted(self.workspace.training_folder("x").parent.glob("*/training.json")):
-            name = json.loads(facts.read_text())["name"]
-            if self._trained.get(name, facts.parent.name) != facts.parent.name:
-                continue
-            arrays = load_arrays(facts.parent)
-            log = (arrays[n].double().numpy() for n in ("loss", "gradient_norm", "learning_rate"))
-            found[name] = TrainingLog(*log)
-        return found
+        return training_logs(self.workspace, self._keys)
+
+    def _start(self, training: Training, policies: Mapping[str, np.ndarray]) -> AdapterStack:
+        count = len(next(iter(policies.values())))
+        return AdapterStack.initial(self.language_model.model, training.lora, count, self.seed)
 
     def reference_log_probs(self, responses: Responses) -> FloatArray:
         """Returns summed log-probs [responses] under the frozen base, in nats; computed once per data set."""
@@ -359,34 +323,6 @@ class Engine:
 
     def _room(self, prompt: Any, new_tokens: int) -> tuple[int, ...]:
         return self._fit(prompt, new_tokens, f"Prompt {str(prompt)[:60]!r}")
-
-    def _load(self, key: str) -> Path | None:
-        return None if self.workspace is None else stored_folder(self.workspace.training_folder(key))
-
-    def _resume(self, key: str, start: TrainState) -> tuple[TrainState, list[StepRecord]]:
-        folder = None if self.workspace is None else self.workspace.checkpoint(key)
-        return (start, []) if folder is None else load_state(folder, start)
-
-    def _checkpoint(self, key: str, state: TrainState, log: list[StepRecord]) -> None:
-        if self.workspace is not None:
-            self.workspace.save_checkpoint(key, state.step, lambda folder: save_state(folder, state, log))
-
-    def _finish(self, key: str, state: TrainState, log: list[StepRecord], facts: Mapping[str, Any]) -> None:
-        if self.workspace is None:
-            return
-        with self.workspace.publish(self.workspace.training_folder(key)) as folder:
-            save_arrays(
-                folder,
-                {
-                    "matrix": state.stack.matrix,
-                    "dual": state.dual,
-                    "loss": torch.stack([r.loss for r in log]),
-                    "gradient_norm": torch.stack([r.gradient_norm for r in log]),
-                    "learning_rate": torch.stack([r.learning_rate for r in log]),
-                },
-            )
-            (folder / "training.json").write_text(json.dumps(facts, indent=1, default=str))
-        self.workspace.clear_checkpoint(key)
 
 
 def _columns(policies: Mapping[str, np.ndarray], like: AdapterStack) -> dict[str, torch.Tensor]:
