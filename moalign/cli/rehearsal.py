@@ -24,6 +24,7 @@ from moalign.judging import POLICIES_PER_GROUP
 from moalign.policy.adapters import AdapterStack
 from moalign.policy.engine import Engine
 from moalign.policy.generate import Sampling
+from moalign.policy.on_policy import Rollouts
 from moalign.policy.train import Training
 from moalign.problem import Objective, Problem
 from moalign.rewards import ImplicitReward, score
@@ -165,7 +166,7 @@ def _times(study: Study, engine: Engine) -> dict[str, Any]:
         return {}
     stamps: dict[str, list[float]] = {}
     engine.on_step = lambda name, record, steps: stamps.setdefault(name, []).append(time.perf_counter())
-    problem, evaluation = _small_problem(study.problem, training), _small_evaluation(study.evaluation)
+    problem, evaluation = _small_problem(study, training), _small_evaluation(study.evaluation)
     method: Any = replace(study.method, training=replace(training, steps=STEPS))  # type: ignore[type-var]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", MoalignWarning)  # a run says them when they matter
@@ -195,9 +196,11 @@ def _evaluation_seconds(problem: Problem, evaluation: Evaluation, engine: Engine
     return drawing + time.perf_counter() - started
 
 
-def _small_problem(problem: Problem, training: Training) -> Problem:
+def _small_problem(study: Study, training: Training) -> Problem:
     """Returns the problem with just enough pairs and prompts for whole batches."""
-    few = max(FEW_PROMPTS, training.batch_size if training.by_prompt else training.batch_size // 16)
+    problem = study.problem
+    draws_prompts = training.by_prompt or isinstance(getattr(study.method, "rollouts", None), Rollouts)
+    few = max(FEW_PROMPTS, training.batch_size if draws_prompts else training.batch_size // 16)
     prompts = None if problem.prompts is None else _few(problem.prompts, few)
     return replace(
         problem, objectives=tuple(_small_objective(o, training) for o in problem.objectives), prompts=prompts
