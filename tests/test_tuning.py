@@ -13,9 +13,21 @@ import numpy as np
 import pytest
 
 import moalign as ma
-from moalign.errors import DefinitionError, StudyChangedError
+from moalign.errors import DefinitionError, StoreError, StudyChangedError
 from moalign.store import Store
-from moalign.tuning import Halving, Tuner, Tuning, choice, integers, log_uniform, on_simplex, tune, uniform
+from moalign.tuning import (
+    Halving,
+    Tuner,
+    Tuning,
+    choice,
+    integers,
+    load_trials,
+    log_uniform,
+    on_simplex,
+    save_trials,
+    tune,
+    uniform,
+)
 from moalign.tuning.settings import seconds
 from moalign.tuning.space import Space
 from tests.tiny import save_model, tiny_study
@@ -136,6 +148,28 @@ def test_being_told_the_same_asks_the_same(guided: Tuner) -> None:
         return tuner
 
     assert replayed().ask().settings == replayed().ask().settings
+
+
+def test_a_saved_loop_goes_on_with_the_same_trials(tmp_path: Path) -> None:
+    def make() -> Tuner:
+        return Tuner(SEARCH, objectives=("one", "two"), limits={"kl": 3.0}, initial=6, seed=2)
+
+    tuner = make()
+    for i in range(7):
+        trial = tuner.ask()
+        if i == 2:
+            tuner.fail(trial.number, "out of memory")
+        elif i < 6:
+            tuner.tell(trial.number, trade_off(trial.settings), {"kl": float(i)})
+    save_trials(tuner, tmp_path / "trials.json")
+    again = make()
+    load_trials(again, tmp_path / "trials.json")
+    assert [t.state for t in again.trials] == [t.state for t in tuner.trials]
+    assert again.ask().settings == tuner.ask().settings
+    with pytest.raises(StoreError, match="another search"):
+        load_trials(Tuner({"x": uniform(0, 1)}), tmp_path / "trials.json")
+    with pytest.raises(DefinitionError, match="without trials"):
+        load_trials(again, tmp_path / "trials.json")
 
 
 def test_pending_trials_are_not_asked_again(guided: Tuner) -> None:

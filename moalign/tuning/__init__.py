@@ -3,6 +3,7 @@
 from moalign.tuning.halving import Halving
 from moalign.tuning.insight import importance, slices
 from moalign.tuning.loop import TRIALS, Tuning, tune
+from moalign.tuning.record import load_trials, save_trials
 from moalign.tuning.space import choice, integers, log_uniform, on_simplex, uniform
 from moalign.tuning.tuner import Observation, Trial, Tuner
 
@@ -16,8 +17,10 @@ __all__ = [
     "choice",
     "importance",
     "integers",
+    "load_trials",
     "log_uniform",
     "on_simplex",
+    "save_trials",
     "slices",
     "tune",
     "uniform",

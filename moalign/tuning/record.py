@@ -11,11 +11,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from moalign.errors import DefinitionError, StoreError
 from moalign.front import hypervolume
 from moalign.store import StudyStore, write_json_atomic
 from moalign.study import Study
@@ -69,6 +73,38 @@ def as_json(tuner: Tuner, target: str, numbers: Mapping[tuple[int, float], list[
         ],
         "importance": {of: importance(tuner, of) for of in kinds} if enough else {},
     }
+
+
+def save_trials(tuner: Tuner, path: str | Path) -> None:
+    """Writes all trials of an own ask-and-tell loop as JSON, whole or not at all."""
+    rows = [plain_settings(dataclasses.asdict(trial)) for trial in tuner.trials]
+    write_json_atomic(path, {"format": 1, "search": tuner.space.describe(), "trials": rows})
+
+
+def load_trials(tuner: Tuner, path: str | Path) -> None:
+    """Takes saved trials into a new tuner, which then asks what the saved one would have asked.
+
+    Raises:
+        StoreError: the file cannot be read, or was saved by a tuner with another search.
+        DefinitionError: the tuner has trials already.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        search, rows = content["search"], content["trials"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StoreError(f"{path} holds no trials of a tuner: {error!r}.") from None
+    if search != json.loads(json.dumps(tuner.space.describe())):
+        raise StoreError(f"{path} was saved by a tuner with another search. Use the same dimensions and limits.")
+    if tuner.trials:
+        raise DefinitionError("load_trials needs a tuner without trials; make a new one.")
+    for row in rows:
+        trial = tuner.adopt(settings_from(row["settings"], tuner.space), source=row["source"])
+        for seen in row["observations"]:
+            tuner.tell(trial.number, seen["values"], seen["columns"], fidelity=seen["fidelity"])
+        if row["state"] == "failed":
+            tuner.fail(trial.number, row["error"])
+        elif row["state"] == "dropped":
+            tuner.drop(trial.number)
 
 
 def plain_settings(data: Mapping[str, Any]) -> dict[str, Any]:
