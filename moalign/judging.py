@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from moalign.errors import RewardError
 from moalign.evaluation import draw, judge, reference_point
 from moalign.methods.base import Method, PolicySet
@@ -44,11 +46,20 @@ def judge_reference(study: Study, records: StudyStore, engine: Engine, scorer: S
     )
 
 
-def judge_policies(session: Session, policies: PolicySet, numbers: Sequence[int], method: Method) -> None:
-    """Judges what a set of policies serves for the weights of the trials."""
+def judge_policies(session: Session, policies: PolicySet, numbers: Sequence[int], settings: Sequence[Method]) -> None:
+    """Judges what a set of policies serves for the weights of the trials.
+
+    Args:
+        session: of the study.
+        policies: that were trained.
+        numbers: of the trials.
+        settings: the method of each trial; where several differ, policy i of the set is that of trial numbers[i].
+    """
     study, records, engine = session.study, session.records, session.engine
     logs = engine.training_logs()
-    for group in _groups(records, policies, numbers):
+    method_of = dict(zip(numbers, settings, strict=True))
+    by_row = any(method != settings[0] for method in settings)
+    for group in _groups(records, policies, numbers, by_row):
         session.notify("on_stage", f"sampling from policies {', '.join(str(number) for number, _ in group)}")
         stack = AdapterStack.concatenate([served.adapter for _, served in group])
         drawn = draw(study.evaluation, engine, stack, group[0][1].text)
@@ -65,7 +76,7 @@ def judge_policies(session: Session, policies: PolicySet, numbers: Sequence[int]
             with records.publish(records.trial_folder(number)) as folder:
                 name, row = ("", 0) if served.policy is None else policies.trainings[served.policy]
                 log = (logs[name], row) if name in logs else None
-                config = _trial_config(study, number, served, method)
+                config = _trial_config(study, number, served, method_of[number])
                 publish_trial(folder, judged, served.adapter, config, log, records.info["base"]["source"])
             records.finish_trial(
                 number,
@@ -82,16 +93,20 @@ def judge_policies(session: Session, policies: PolicySet, numbers: Sequence[int]
             session.notify("on_front", front)
 
 
-def _groups(records: StudyStore, policies: PolicySet, numbers: Sequence[int]) -> Iterator[list[tuple[int, Selection]]]:
+def _groups(
+    records: StudyStore, policies: PolicySet, numbers: Sequence[int], by_row: bool
+) -> Iterator[list[tuple[int, Selection]]]:
     """Yields unfinished trials with what serves their weights, in groups that can be sampled as one stack.
 
     Mixtures of different ranks and policies that read different texts are sampled apart.
     """
-    trials = [records.trial(number) for number in numbers]
-    waiting = [t for t in trials if t.state not in ("done", "failed")]
+    trials = [(row, records.trial(number)) for row, number in enumerate(numbers)]
+    waiting = [(row, t) for row, t in trials if t.state not in ("done", "failed")]
     together: dict[Any, list[tuple[int, Selection]]] = {}
-    for trial in waiting:
+    for row, trial in waiting:
         served = policies.for_weights(trial.weights)
+        if by_row:
+            served = Selection(np.array(trial.weights), policies.stack.select([row]), "trained", row)
         group = together.setdefault((served.adapter.lora, served.text), [])
         group.append((trial.number, served))
         if len(group) == POLICIES_PER_GROUP:

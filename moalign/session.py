@@ -21,7 +21,7 @@ from moalign.callbacks import Notifier
 from moalign.errors import DefinitionError, ModelError
 from moalign.front import Front
 from moalign.judging import judge_policies, judge_reference
-from moalign.methods.base import Method
+from moalign.methods.base import Method, PolicySet
 from moalign.policy.engine import Engine
 from moalign.publish import publish_policies, publish_results
 from moalign.results import load_front
@@ -46,13 +46,16 @@ class Session:
     stopped: threading.Event
     keep: Any
 
-    def train(self, numbers: Sequence[int], method: Method, weights: FloatArray) -> None:
+    def train(
+        self, numbers: Sequence[int], method: Method, weights: FloatArray, settings: Sequence[Any] | None = None
+    ) -> None:
         """Trains and judges trials that exist in the records; those that are done or failed stay as they are.
 
         Args:
             numbers: of the trials.
             method: that trains them, as one stack.
             weights: theirs [trials, objectives].
+            settings: a method for each trial, where they differ; `method.fit_each` then trains them as one stack.
 
         Raises:
             StopStudy: a callback ended the run; what is finished is kept.
@@ -66,12 +69,12 @@ class Session:
         for number in waiting:
             self.records.set_state(number, "training")
         try:
-            policies = method.fit(self.study.problem, weights, self.engine)
+            policies = _fitted(self, method, weights, settings)
             trained = {"policies": len(policies), "truncated": self.engine.truncated, **policies.facts}
             self.records.add_event("trained", trained)
             if method is self.study.method:
                 publish_policies(self.records, policies)
-            judge_policies(self, policies, numbers, method)
+            judge_policies(self, policies, numbers, settings or [method] * len(numbers))
         except OutOfMemoryError as error:
             raise ModelError(
                 f"{self.engine.language_model.device} is out of memory. Lower Training(tokens_per_chunk=...), which "
@@ -100,6 +103,15 @@ class Session:
         publish_results(self.records, front)
         self.notify("on_end", front)
         return front
+
+
+def _fitted(session: Session, method: Any, weights: FloatArray, settings: Sequence[Any] | None) -> PolicySet:
+    problem, engine = session.study.problem, session.engine
+    return (
+        method.fit(problem, weights, engine)
+        if settings is None
+        else method.fit_each(settings, problem, weights, engine)
+    )
 
 
 @contextmanager

@@ -312,6 +312,24 @@ def test_an_interrupted_tuning_asks_and_trains_the_same(
     assert np.array_equal(tuning.front.F[:4], finished[1].front.F[:4])
 
 
+def test_a_batch_is_one_stack_and_gives_what_single_trainings_give(finished: tuple[Path, Tuning], model: Path) -> None:
+    """Two settings with different beta, learning rate and steps, fitted together and alone."""
+    from moalign.policy.engine import Engine
+
+    root, tuning = finished
+    assert len(Store(root).study("tiny-tuning").events("trained")) in (2, 3)  # two batches, perhaps a further trial
+    study, weights = small(model), np.array([[0.7, 0.3], [0.7, 0.3]])
+    one: Any = study.method
+    other = replace(one, beta=1.5, training=replace(one.training, steps=4, learning_rate=2e-3))
+    assert one.stacks_with(other) and not one.stacks_with(replace(other, label_smoothing=0.1))
+    engine = Engine(study.problem.policy, seed=study.seed)
+    both = one.fit_each([one, other], study.problem, weights, engine)
+    alone = [method.fit(study.problem, weights[:1], engine).stack.matrix[0] for method in (one, other)]
+    for row in range(2):
+        assert both.stack.matrix[row].numpy() == pytest.approx(alone[row].numpy(), abs=1e-5)
+    assert np.abs((both.stack.matrix[0] - both.stack.matrix[1]).numpy()).max() > 1e-3
+
+
 def test_a_front_can_be_tuned_with_halving(model: Path, tmp_path: Path) -> None:
     """Three trials of a front of three; one of three goes on to the full budget."""
     tuning = tune(
@@ -334,10 +352,10 @@ def test_a_front_can_be_tuned_with_halving(model: Path, tmp_path: Path) -> None:
 def test_a_trial_that_breaks_down_is_recorded_and_passed_over(model: Path, tmp_path: Path) -> None:
     """Learning rates of about 1e9 leave no finite loss; the study's own 0.005 comes first and works."""
     search = {"method.training.learning_rate": uniform(1e-3, 1e9), "weights": on_simplex(2)}
-    tuning = tune(small(model), store=tmp_path, search=search, trials=3)
+    tuning = tune(small(model), store=tmp_path, search=search, trials=3, batch=2)
     assert [t.state for t in tuning.tuner.trials] == ["told", "failed", "failed"]
     assert "NaN" in str(tuning.tuner.trials[1].error)
-    again = tune(small(model), store=tmp_path, search=search, trials=3)
+    again = tune(small(model), store=tmp_path, search=search, trials=3, batch=2)
     assert [t.state for t in again.tuner.trials] == ["told", "failed", "failed"] and len(again.front) == 1
 
 

@@ -15,8 +15,8 @@ the trained objective the loss is DPO's.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, final
 
 import numpy as np
@@ -87,13 +87,35 @@ class MODPO:
 
     def fit(self, problem: Problem, weights: FloatArray, engine: Engine) -> PolicySet:
         """Returns one policy per row of `weights` [weights, objectives]."""
+        return self.fit_each([self] * len(weights), problem, weights, engine)
+
+    def stacks_with(self, other: object) -> bool:
+        """Returns whether policies of both settings can be trained as one stack, as `fit_each` does.
+
+        They may differ in beta, and in the steps and the learning rate of the training.
+        """
+        if not isinstance(other, MODPO):
+            return False
+        training = replace(other.training, steps=self.training.steps, learning_rate=self.training.learning_rate)
+        return replace(other, beta=self.beta, training=training) == self
+
+    def fit_each(self, settings: Sequence[MODPO], problem: Problem, weights: FloatArray, engine: Engine) -> PolicySet:
+        """Returns one policy per row of `weights` [weights, objectives], each trained with its own settings.
+
+        Args:
+            settings: one per row, all of which `stacks_with` this one.
+            problem, weights, engine: as in `fit`.
+        """
+        training = replace(self.training, steps=max(s.training.steps for s in settings))
         data = preference_data(problem, Scorer(problem, engine), engine, self.sampled)
         trained = self._trained_objectives(problem, weights)
+        own = _own_columns(settings)
         stacks: dict[int, tuple[AdapterStack, str, IntArray]] = {}
         for name, members, rows in _groups(problem, trained, data):
             columns = self._policy_columns(problem, weights[members], trained[members])
-            facts = describe({"beta": self.beta, "label_smoothing": self.label_smoothing, "training": self.training})
-            stack = engine.train(name, data.keep(rows), self._loss, columns, self.training, facts)
+            columns |= {column: values[members] for column, values in own.items()}
+            facts = describe({"label_smoothing": self.label_smoothing, "training": training})
+            stack = engine.train(name, data.keep(rows), self._loss, columns, training, facts)
             stacks[len(stacks)] = (stack, name, members)
         order = np.argsort(np.concatenate([members for _, _, members in stacks.values()]))
         rows_of = [(name, row) for _, name, members in stacks.values() for row in range(len(members))]
@@ -137,10 +159,19 @@ class MODPO:
             margin_rejected=margins[1],
             trained_weight=policy["trained_weight"],
             margin_weights=policy["margin_weights"],
-            beta=scale * self.beta,
+            beta=scale * policy["beta"],
             labels=batch["labels"][:, policy["trained"]].T,
             label_smoothing=self.label_smoothing,
         )
+
+
+def _own_columns(settings: Sequence[MODPO]) -> dict[str, np.ndarray]:
+    """Returns what each policy has of its own [policies]; rates and steps only where they differ."""
+    columns = {"beta": np.array([s.beta for s in settings])}
+    if len({(s.training.learning_rate, s.training.steps) for s in settings}) > 1:
+        columns["learning_rate"] = np.array([s.training.learning_rate for s in settings])
+        columns["steps"] = np.array([s.training.steps for s in settings], dtype=np.int64)
+    return columns
 
 
 def _groups(problem: Problem, trained: IntArray, data: PreferenceData) -> list[tuple[str, IntArray, np.ndarray]]:

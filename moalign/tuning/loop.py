@@ -121,7 +121,8 @@ def tune(
             preference weights.
         store: folder of all results; None keeps them for the life of the returned object only.
         trials: in all; a larger number continues a finished tuning.
-        batch: trials that are chosen together. Those with the same method are trained as one stack.
+        batch: trials that are chosen together. They are trained as one stack where the method allows it: MODPO when
+            they differ in weights, beta, learning rate and steps only.
         timeout: seconds, or a text such as "2h", after which no new batch is begun.
         target: "objectives": a trial is one policy, and the trials are the front; the weights are tuned, too, or are
             the study's only ones. "hypervolume": a trial trains all of the study's weights, and the hypervolume of
@@ -221,6 +222,11 @@ def _earlier(
     return found
 
 
+def _together(one: Any, other: Any) -> bool:
+    """Returns whether two methods train as one stack."""
+    return one == other or (hasattr(one, "stacks_with") and one.stacks_with(other))
+
+
 def _missing(objective: str) -> str:
     """Returns the name of the column that says how far an objective is below its lower limit."""
     return f"{objective} below its limit"
@@ -277,26 +283,34 @@ class _Loop:
             batch = self._survivors([t for t in batch if self._state(t) == "asked"], fidelity)
 
     def _train(self, batch: Sequence[Trial], fidelity: float) -> None:
-        """Trains the policies of all trials at one budget; those with equal methods together."""
-        stacks: list[tuple[Any, list[int]]] = []
+        """Trains the policies of all trials at one budget; those whose settings allow it as one stack."""
+        stacks: list[list[tuple[Any, int]]] = []
         for trial in batch:
             method = self._method(trial, fidelity)
-            numbers = self._policies(trial, fidelity)
-            same = next((stack for stack in stacks if stack[0] == method), None)
+            rows = [(method, number) for number in self._policies(trial, fidelity)]
+            same = next((stack for stack in stacks if _together(stack[0][0], method)), None)
             if same is None:
-                stacks.append((method, numbers))
+                stacks.append(rows)
             else:
-                same[1].extend(numbers)
-        for method, numbers in stacks:
-            weights = np.array([self.weights[n] for n in numbers])
-            try:
-                self.session.train(numbers, method, weights)
-            except (ModelError, StopStudy, StoreError):
-                raise
-            except MoalignError as error:  # a loss that is not finite, or weights that the method refuses
-                for number in numbers:
-                    self.records.set_state(number, "failed", error=str(error))
-                    self.session.notify("on_failure", number, error)
+                same.extend(rows)
+        for stack in stacks:
+            self._train_stack(stack)
+
+    def _train_stack(self, rows: list[tuple[Any, int]]) -> None:
+        """Trains policies of several settings together; if that breaks down, each of the settings alone."""
+        methods, numbers = [method for method, _ in rows], [number for _, number in rows]
+        distinct = [m for i, m in enumerate(methods) if m not in methods[:i]]
+        weights = np.array([self.weights[n] for n in numbers])
+        try:
+            self.session.train(numbers, methods[0], weights, methods if len(distinct) > 1 else None)
+        except (ModelError, StopStudy, StoreError):
+            raise
+        except MoalignError as error:  # a loss that is not finite, or weights that the method refuses
+            for method in distinct if len(distinct) > 1 else ():
+                self._train_stack([row for row in rows if row[0] == method])
+            for number in numbers if len(distinct) == 1 else ():
+                self.records.set_state(number, "failed", error=str(error))
+                self.session.notify("on_failure", number, error)
 
     def _method(self, trial: Trial, fidelity: float) -> Any:
         method: Any = method_with(self.session.study, trial.settings)
