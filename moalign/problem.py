@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 
@@ -13,6 +13,9 @@ from moalign.data.prompts import Prompts, load_prompts
 from moalign.errors import DefinitionError
 from moalign.policy.model import Policy
 from moalign.rewards import Centre, ImplicitReward, Standardize
+
+if TYPE_CHECKING:
+    from moalign.candidates import CandidateSet
 
 RESERVED_NAMES = ("kl", "trial", "feasible", "non_dominated")  # columns of a front's table
 
@@ -112,6 +115,17 @@ class Problem:
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(o.name for o in self.objectives)
+
+    def candidates(self, prompts: Any = None, **options: Any) -> CandidateSet:
+        """Returns samples of the base policy, scored on every objective, for any number of oracle queries.
+
+        Args:
+            prompts: anything `load_prompts` takes; the training prompts when None.
+            options: samples, max_new_tokens, judges, store, seed, device; see `moalign.candidates.draw_candidates`.
+        """
+        from moalign.candidates import draw_candidates  # looks upwards, on demand
+
+        return draw_candidates(self, prompts, **options)
 
     def problems(self) -> list[str]:
         """Returns one sentence per reason why nothing can be trained on this; loads no model."""

@@ -26,7 +26,9 @@ from tests.tiny import HELD_OUT, save_model, tiny_study
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     base = tmp_path_factory.mktemp("diagnose")
-    ma.run(tiny_study(save_model(base / "model")), store=base / "runs")
+    held_out = [f"{text}{letter} " for text in HELD_OUT for letter in "abcd"]
+    evaluation = ma.Evaluation(prompts=held_out, samples=2, max_new_tokens=6)
+    ma.run(tiny_study(save_model(base / "model"), evaluation=evaluation), store=base / "runs")
     return base
 
 

@@ -22,7 +22,7 @@ LEVELS = [
     {"problem"},
     {"tokenised"},
     {"scoring"},
-    {"preferences", "evaluation"},
+    {"preferences", "evaluation", "candidates"},
     {"methods", "callbacks"},
     {"figures"},
     {"study", "results"},
@@ -37,6 +37,7 @@ LEVEL_OF = {name: level for level, names in enumerate(LEVELS) for name in names}
 # Imported inside a function, against the direction, for the user's convenience; each with its reason.
 ALLOWED = {
     ("front", "figures"): "Front.plot()",
+    ("problem", "candidates"): "Problem.candidates()",
     ("results", "publish"): "Point.export()",
     ("rewards", "problem"): "PersonalRewards.as_objectives()",
 }

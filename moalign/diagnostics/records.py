@@ -29,6 +29,8 @@ from moalign.results import load_front
 from moalign.store import StudyStore
 from moalign.store.lines import load_generations, load_reference_generations
 
+FEWEST_PROMPTS = 10  # for a win rate at equal length, which is a regression over prompts
+
 
 @final
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -36,8 +38,8 @@ class Diagnosis:
     """A study's front with diagnoses as columns, and how its rewards relate.
 
     Columns, per policy: kl_k1, kl_k3 (estimates of the KL from log-probs, nats), win_<objective> and win (in the
-    policy's own weights; shares of wins against the reference on the same prompts), win_length_controlled, characters,
-    distinct_2, and self_bleu (within prompts; NaN for a single sample).
+    policy's own weights; shares of wins against the reference on the same prompts), win_length_controlled (from 10
+    prompts on), characters, distinct_2, and self_bleu (within prompts; NaN for a single sample).
     """
 
     front: Front
@@ -156,7 +158,7 @@ def _columns(
         wins = preferences(samples.rewards @ weights, reference.rewards @ weights)
         longer = samples.characters.mean(axis=1) - reference.characters.mean(axis=1)
         found["win"] = float(wins.mean())
-        if len(wins) > 2:
+        if len(wins) >= FEWEST_PROMPTS:
             controlled = length_controlled_win_rate(wins, longer, resamples=0)
             found["win_length_controlled"], owes = controlled.value.value, controlled.gamed
     found["characters"] = float(samples.characters.mean())
