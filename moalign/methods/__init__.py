@@ -1,6 +1,7 @@
 """Methods: how preference weights become policies. A method is one file and one line here."""
 
 from moalign.methods.base import Method, PolicySet
+from moalign.methods.cmorl import CMORL
 from moalign.methods.directions import Cone, Orthant
 from moalign.methods.dpa import DPA
 from moalign.methods.group_dpo import GroupDPO
@@ -14,6 +15,7 @@ from moalign.methods.soups import Soups
 
 __all__ = [
     "Cone",
+    "CMORL",
     "DPA",
     "GroupDPO",
     "MODPO",

@@ -34,9 +34,9 @@ class Measured:
 
 
 def measure(
-    name: str, prompts: Sequence[Any], sampling: Sampling, stack: AdapterStack, scorer: Scorer, engine: Engine
+    name: str, prompts: Sequence[Any], sampling: Sampling, stack: AdapterStack | None, scorer: Scorer, engine: Engine
 ) -> Measured:
-    """Returns what each policy of a stack reaches on the prompts, drawn once and remembered by the engine.
+    """Returns what each policy of a stack (the base without one) reaches on the prompts; drawn once and remembered.
 
     Args:
         name: what the caller calls these policies.
@@ -44,13 +44,18 @@ def measure(
         sampling: responses per prompt; all policies share the random numbers.
         stack, scorer, engine: as elsewhere.
     """
-    content = hashlib.sha256(stack.matrix.detach().cpu().contiguous().numpy().tobytes()).hexdigest()[:16]
+    base = hashlib.sha256(repr((list(map(str, prompts)), sampling)).encode()).hexdigest()[:16]
+    content = (
+        base
+        if stack is None
+        else hashlib.sha256(stack.matrix.detach().cpu().contiguous().numpy().tobytes()).hexdigest()[:16]
+    )
     found = engine.remember(f"measured-{name}-{content}", lambda: _measure(prompts, sampling, stack, scorer, engine))
     return Measured(found["rewards"], found["standard_errors"], found["kl"])
 
 
 def _measure(
-    prompts: Sequence[Any], sampling: Sampling, stack: AdapterStack, scorer: Scorer, engine: Engine
+    prompts: Sequence[Any], sampling: Sampling, stack: AdapterStack | None, scorer: Scorer, engine: Engine
 ) -> dict[str, np.ndarray]:
     seed = int(np.random.default_rng([engine.seed, 3]).integers(1 << 31))  # not the numbers that training drew
     rewards, errors, kl = [], [], []
@@ -59,6 +64,7 @@ def _measure(
         mean = clustered_mean(own.reshape(len(prompts), sampling.samples, -1))
         rewards.append(mean.mean)
         errors.append(mean.standard_error)
-        divergence, _, _ = engine.kl(engine.sampled(prompts, drawn, sampling), stack.select([policy]))
+        one = None if stack is None else stack.select([policy])
+        divergence, _, _ = engine.kl(engine.sampled(prompts, drawn, sampling), one)
         kl.append(divergence.mean())
     return {"rewards": np.stack(rewards), "standard_errors": np.stack(errors), "kl": np.array(kl)}

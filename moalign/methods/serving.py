@@ -21,7 +21,7 @@ from moalign.policy.mixing import mixture, scaled
 if TYPE_CHECKING:
     from moalign.methods.base import PolicySet
 
-How = Literal["trained", "nearest", "interpolated", "conditioned"]
+How = Literal["trained", "nearest", "interpolated", "conditioned", "assigned"]
 SAME = 1e-9  # weights this close (L1) are the same
 
 
@@ -33,8 +33,8 @@ class Selection:
     Attributes:
         weights: the weights asked for.
         adapter: the policy, a stack of one.
-        how: "trained" for exactly these weights, the "nearest" trained one, "interpolated" from several, or one policy
-            "conditioned" by what `text` writes around the prompt.
+        how: "trained" for exactly these weights, the "nearest" trained one, "interpolated" from several, one policy
+            "conditioned" by what `text` writes around the prompt, or "assigned" for what it was measured to reach.
         policy: number of the trained adapter in its set; None for a mixture of several.
         distance: L1 distance between the weights asked for and those of the policy; 0 unless nearest.
         shares: (number of a trained adapter, its share) for a mixture.
@@ -87,6 +87,30 @@ class Interpolated:
         whole = len(shares) == 1 and shares[0][1] == 1.0 and all(k == 1.0 for k in self.keep)
         return Selection(weights, adapter, "trained" if whole else "interpolated", shares[0][0] if whole else None,
                          shares=shares)  # fmt: skip
+
+
+@final
+@dataclass(frozen=True)
+class Assigned:
+    """The policy that does best at the weights by what was measured: largest w . rewards - beta KL.
+
+    Attributes:
+        rewards: measured rewards, policy by policy.
+        kl: measured, nats per response, one per policy.
+        beta: reward units per nat; 0 judges by rewards alone.
+
+    Source: policy assignment of arXiv 2410.02236. Ties go to the smaller KL, then to the first.
+    """
+
+    rewards: tuple[float, ...]
+    kl: tuple[float, ...]
+    beta: float = 0.0
+
+    def __call__(self, policies: PolicySet, weights: FloatArray) -> Selection:
+        kl = np.array(self.kl)
+        values = np.array(self.rewards).reshape(len(kl), -1) @ weights - self.beta * kl
+        best = int(np.lexsort((kl, -values))[0])
+        return Selection(weights, policies.stack.select([best]), "assigned", best)
 
 
 class Writer(Protocol):
@@ -179,7 +203,7 @@ def unit(weights: FloatArray) -> FloatArray:
     return np.asarray(weights / np.linalg.norm(weights))
 
 
-_RULES = (Nearest, Interpolated, Conditioned, DirectionText, ScoreText)
+_RULES = (Nearest, Interpolated, Assigned, Conditioned, DirectionText, ScoreText)
 
 
 def to_json(rule: Any) -> dict[str, Any]:

@@ -37,6 +37,8 @@ def build(method: Any, model: Path) -> ma.Study:
     short = {n: getattr(study.method, n) for n in ("training", "sampled") if n in known}
     if "experts" in known:
         short["experts"] = study.method
+    if "initial" in known:
+        short["initial"] = study.method
     if "sampling" in known:
         short["sampling"] = ma.Sampling(samples=2, max_new_tokens=6)
     if "rollouts" in known:
@@ -64,7 +66,7 @@ class TestMethod:
         assert stored.serving == policies.serving and stored.trainings == policies.trainings
         for weights in (*study.weights, between):
             served, again = policies.for_weights(weights), stored.for_weights(weights)
-            assert served.how in ("trained", "nearest", "interpolated", "conditioned")
+            assert served.how in ("trained", "nearest", "interpolated", "conditioned", "assigned")
             assert len(served.adapter) == 1 and (served.how == "nearest") == (served.distance > 1e-9)
             if served.policy is not None:  # what is trained alone is served as it is
                 assert served.adapter.matrix[0].equal(policies.stack.matrix[served.policy])
