@@ -64,3 +64,12 @@ def attained(
     found = np.asarray(moocore.eaf(-points, sets, percentiles=percentiles), dtype=np.float64)
     found[:, :-1] *= -1
     return found
+
+
+def hypervolume_approximate(
+    points: _Points, reference_point: Float[np.ndarray, " objectives"], samples: int, seed: int
+) -> float:
+    found = moocore.hv_approx(
+        points, ref=reference_point, maximise=_MAXIMISE, nsamples=samples, seed=seed, method="DZ2019-MC"
+    )
+    return float(found)

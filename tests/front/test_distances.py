@@ -73,6 +73,25 @@ def test_supported_points_are_those_some_weights_choose() -> None:
     assert front.expected_utility(points[front.supported(points)], weights) == pytest.approx(everything)
 
 
+def test_largest_loss_is_the_limit_of_many_weights() -> None:
+    """Z against F: at w = (1,0) F has 3 and Z has 2, a loss of 1; at (0,1) .5; the whole simplex finds no more."""
+    assert front.largest_utility_loss(Z, F) == pytest.approx(1)
+    assert front.largest_utility_loss(F, F) == pytest.approx(0, abs=1e-9)
+    assert front.largest_utility_loss(F + 0.25, F) == pytest.approx(-0.25)
+    draw = np.random.default_rng(0)
+    points, others = draw.random((2, 15, 3))
+    weights = draw.dirichlet(np.ones(3), 20_000)
+    near, exact = front.maximum_utility_loss(points, others, weights), front.largest_utility_loss(points, others)
+    assert near <= exact + 1e-12 and near == pytest.approx(exact, abs=0.01)
+
+
+def test_approximate_hypervolume_is_near_the_exact_one() -> None:
+    points = np.random.default_rng(0).random((40, 4))
+    exact = front.hypervolume(points, np.zeros(4))
+    assert front.hypervolume_approximate(points, np.zeros(4), samples=20_000) == pytest.approx(exact, rel=0.02)
+    assert front.hypervolume_approximate(points, np.ones(4)) == 0
+
+
 def test_deployed_utility_has_no_winners_curse() -> None:
     """20 equal policies measured with noise 1: the chosen ones look 1.87 better than they are."""
     generator = np.random.default_rng(0)
