@@ -17,7 +17,8 @@ _Others = Float[np.ndarray, "others objectives"]
 
 
 def non_dominated(points: _Points, keep_duplicates: bool) -> Bool[np.ndarray, " points"]:
-    return np.asarray(moocore.is_nondominated(points, maximise=_MAXIMISE, keep_weakly=keep_duplicates), dtype=np.bool_)
+    mask: Bool[np.ndarray, " points"] = moocore.is_nondominated(points, maximise=_MAXIMISE, keep_weakly=keep_duplicates)
+    return mask
 
 
 def pareto_rank(points: _Points) -> Int[np.ndarray, " points"]:

@@ -184,6 +184,8 @@ def unattained_problem(points: FloatArray, reference_point: FloatArray, names: S
         reference_point: [objectives].
         names: of the objectives, for the sentence; their positions when empty.
     """
+    if (points[0] > reference_point).all():  # the usual case, at the price of one row
+        return None
     above = np.ones(len(points), dtype=np.bool_)
     for column, corner in zip(points.T, reference_point, strict=True):  # far quicker than all(axis=1) on narrow rows
         above &= column > corner

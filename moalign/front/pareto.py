@@ -72,6 +72,9 @@ def _distinct_crowding(rows: FloatArray) -> FloatArray:
 
 
 def _comparable(points: ArrayLike) -> FloatArray:
+    if isinstance(points, np.ndarray) and points.ndim == 2 and points.dtype == np.float64 and points.size:
+        if points.max() < np.inf:  # one pass over what is usual: NaN and +inf fail the comparison
+            return points
     matrix = as_matrix(points, "points", finite=False)
     if matrix.max(initial=-np.inf) == np.inf:
         infinite = np.flatnonzero((matrix == np.inf).any(axis=1))
