@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from moalign.errors import DefinitionError
-from moalign.oracle import attention, gain_share, kl_target, lattice, oracle, policy_values, regret
+from moalign.oracle import attention, gain_share, kl_target, lattice, oracle, policy_values, pooled_log_base, regret
 from moalign.oracle.candidates import candidates, checked_weights
 from moalign.oracle.tilt import Tilter
 from moalign.weights import grid
@@ -643,6 +643,31 @@ def test_samples_of_the_reference_carry_importance_weights():
     assert values.mass_mean.item() == pytest.approx(1.0)
     assert values.rewards.item() == pytest.approx(0.2 + 0.8 + 2.0)
     assert values.kl.item() == pytest.approx((policy * (policy / reference).log()).sum().item())
+
+
+def test_pooled_candidates_stand_for_their_share_of_the_reference():
+    """Support of five; half of 40,000 candidates from the reference, half from the optimum itself at beta .1.
+
+    There exp(KL) is near 20, so 100 samples of the reference alone fall short where 100 pooled ones do not.
+    """
+    reference, rewards = tensor([0.5, 0.3, 0.15, 0.045, 0.005]), tensor([0.0, 0.1, 0.2, 0.5, 1.0])
+    exact = oracle(rewards[None, :, None], torch.ones(1, 1), 0.1, log_base=reference.log()[None])
+    optimum = (reference.log() + rewards / 0.1).softmax(-1)
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.cat(
+        [p.multinomial(50 * 400, True, generator=generator).view(400, 50) for p in (reference, optimum)], 1
+    )
+    log_reference, log_optimum = reference.log()[drawn], optimum.log()[drawn]
+    base = pooled_log_base(torch.stack([log_reference, log_optimum]), log_reference, torch.tensor([50.0, 50.0]))
+    pooled = oracle(rewards[drawn][..., None], torch.ones(1, 1), 0.1, log_base=base)
+    alone = reference.multinomial(100 * 400, True, generator=generator).view(400, 100)
+    plain = oracle(rewards[alone][..., None], torch.ones(1, 1), 0.1)
+    assert pooled.value.item() == pytest.approx(exact.value.item(), abs=0.01)
+    assert plain.value.item() < exact.value.item() - 0.02
+    alike = pooled_log_base(log_reference[None], log_reference)
+    torch.testing.assert_close(alike, torch.full_like(alike, -math.log(100)), rtol=0, atol=1e-12)
+    with pytest.raises(DefinitionError, match=r"counts \[members\] > 0"):
+        pooled_log_base(log_reference[None], log_reference, torch.zeros(1))
 
 
 def test_impossible_candidates_of_a_policy_are_fine():

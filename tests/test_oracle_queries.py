@@ -10,7 +10,17 @@ import torch
 from torch import Tensor
 
 from moalign.errors import DefinitionError
-from moalign.oracle import best_of_n, best_of_n_kl, best_utility, constrained, cross_fit, kl_target, maximin, oracle
+from moalign.oracle import (
+    best_of_n,
+    best_of_n_kl,
+    best_utility,
+    constrained,
+    cross_fit,
+    kl_target,
+    maximin,
+    oracle,
+    prompt_maximin,
+)
 from moalign.weights import grid
 
 F64 = torch.float64
@@ -71,6 +81,20 @@ def test_maximin_over_a_baseline_is_the_maximin_of_shifted_rewards() -> None:
     torch.testing.assert_close(found.rewards - floor, shifted.rewards, rtol=0, atol=1e-7)
     assert found.value == pytest.approx(shifted.value, abs=1e-8)
     assert not torch.allclose(found.weights, maximin(rewards, 0.2).weights, atol=0.01)
+
+
+def test_fairness_at_every_prompt_is_stricter() -> None:
+    """Each prompt alone is a maximin problem; a population may trade prompts against each other."""
+    rewards = normal(12, prompts=6)
+    strict = prompt_maximin(rewards, 0.2)
+    alone = maximin(rewards[2:3], 0.2)
+    assert strict.weights[2].tolist() == pytest.approx(alone.weights.tolist(), abs=1e-9)
+    assert strict.prompt_kl[2].item() == pytest.approx(alone.kl)
+    minima = strict.prompt_rewards.amin(-1).mean().item() - 0.2 * strict.prompt_kl.mean().item()
+    assert strict.value == pytest.approx(minima, abs=1e-8)
+    assert strict.value <= maximin(rewards, 0.2).value + 1e-9 and 0 <= strict.gap + 1e-12 < 1e-7
+    one = prompt_maximin(rewards[:1], 0.2)
+    assert one.value == pytest.approx(maximin(rewards[:1], 0.2).value)
 
 
 def test_one_group_is_plain_alignment() -> None:

@@ -79,6 +79,36 @@ def policy_values(
     )
 
 
+def pooled_log_base(
+    log_members: Float[Tensor, "members prompts candidates"],
+    log_reference: Float[Tensor, "prompts candidates"],
+    counts: Float[Tensor, " members"] | None = None,
+) -> Float[Tensor, "prompts candidates"]:
+    """Returns `log_base` for candidates that were drawn from several policies and pooled.
+
+    Samples of the reference alone hardly show what strong policies say. Pooled with samples of the policies themselves,
+    each candidate stands for reference / mixture of the reference, and the oracle's value comes near to a true ceiling
+    of the policies. Look at the effective sample sizes all the same.
+
+    Args:
+        log_members: log-probs of every candidate under every policy that candidates were drawn from, nats; the
+            reference among them as a rule.
+        log_reference: log-probs of every candidate under the reference.
+        counts: candidates drawn from each member, equal when None.
+
+    Source: the balance heuristic of multiple importance sampling (Veach and Guibas 1995).
+    """
+    members = len(log_members)
+    drawn = torch.ones(members) if counts is None else counts
+    if drawn.shape != (members,) or not bool((drawn > 0).all()) or log_members.shape[1:] != log_reference.shape:
+        raise DefinitionError(
+            "pooled_log_base needs log_members [members, prompts, candidates], log_reference [prompts, candidates] and "
+            f"counts [members] > 0, got {tuple(log_members.shape)}, {tuple(log_reference.shape)}, {drawn.tolist()}."
+        )
+    shares = (drawn / drawn.sum()).log().to(log_members)
+    return (log_reference - (log_members + shares[:, None, None]).logsumexp(0)).log_softmax(-1)
+
+
 def regret(
     result: OracleResult, *, rewards: Float[Tensor, "weights objectives"], kl: Float[Tensor, " weights"]
 ) -> Float[Tensor, " weights"]:

@@ -9,6 +9,9 @@ For a utility of each single response, f(reward), nothing here is needed: it is 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any, final
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -71,6 +74,55 @@ def maximin(
         weights=weights, beta=beta, rewards=here.gradient + floor, kl=kl, iterations=done, violation=0.0,
         value=float(here.gradient.amin()) - beta * kl, bound=float(weights @ here.gradient) - beta * kl,
     )  # fmt: skip
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class PromptMaximin:
+    """Optima that are fair at every single prompt."""
+
+    weights: Float[Tensor, "prompts objectives"]  # each prompt has its own
+    prompt_rewards: Float[Tensor, "prompts objectives"]
+    prompt_kl: Float[Tensor, " prompts"]
+    value: float  # mean over prompts of min_g (R_g - baseline_g) - beta * kl
+    gap: float  # mean over prompts
+
+    @property
+    def rewards(self) -> Float[Tensor, " objectives"]:
+        return self.prompt_rewards.mean(0)
+
+
+def prompt_maximin(
+    rewards: Float[Tensor, "prompts candidates objectives"],
+    beta: float,
+    *,
+    log_base: Float[Tensor, "prompts candidates"] | None = None,
+    mask: Bool[Tensor, "prompts candidates"] | None = None,
+    **options: Any,
+) -> PromptMaximin:
+    """Returns the optimum of the mean over prompts of min_g (R_g - baseline_g) - beta * KL, the minimum at each prompt.
+
+    Stricter than `maximin`, where a group may lose at one prompt what it wins at another: the value is never larger.
+
+    Args:
+        rewards, beta, log_base, mask: as in `maximin`.
+        options: baseline, tolerance, iterations; as in `maximin`.
+    """
+
+    def one(value: Tensor | None, row: int) -> Tensor | None:
+        return None if value is None else value[row : row + 1]
+
+    found = [
+        maximin(rewards[row : row + 1], beta, log_base=one(log_base, row), mask=one(mask, row), **options)
+        for row in range(len(rewards))
+    ]
+    return PromptMaximin(
+        weights=torch.stack([f.weights for f in found]),
+        prompt_rewards=torch.stack([f.rewards for f in found]),
+        prompt_kl=torch.tensor([f.kl for f in found], dtype=torch.float64),
+        value=sum(f.value for f in found) / len(found),
+        gap=sum(f.gap for f in found) / len(found),
+    )
 
 
 @torch.no_grad()
