@@ -24,7 +24,7 @@ from moalign.errors import DefinitionError, NumericsWarning
 from moalign.methods.base import PolicySet, WeightSpace
 from moalign.methods.directions import Directions, Orthant
 from moalign.methods.imitation import Candidates, Example, fine_tune, sampled_candidates
-from moalign.methods.serving import Conditioned, DirectionText, unit
+from moalign.methods.serving import Conditioned, DirectionText, unit, words_problems
 from moalign.policy.adapters import AdapterStack
 from moalign.policy.engine import Engine
 from moalign.policy.generate import Sampling
@@ -52,6 +52,8 @@ class DPA:
         prefix: what stands before the terms "name*number" in the prompt.
         units: the number of a component of one; fewer than 100 are easier to read for small models.
         names: short names for the terms; those of the objectives when empty.
+        words: words of the model's vocabulary that stand for 0, 1, ... instead of names and digits, for models that
+            have never read digits; for directions without negative entries.
         training: of each iteration.
     """
 
@@ -67,6 +69,7 @@ class DPA:
     prefix: str = "Maximise weighted rating = "
     units: int = 100
     names: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()
     training: Training = field(default_factory=Training)
 
     def __post_init__(self) -> None:
@@ -76,6 +79,7 @@ class DPA:
                 wrong.append(f"DPA {name} must be >= 1, got {getattr(self, name)}.")
         if self.sampling.samples < 2:
             wrong.append("DPA keeps the best of several responses; sample two or more per prompt.")
+        wrong += words_problems("DPA", self.words)
         if self.best_of is not None and not 2 <= self.best_of <= self.sampling.samples:
             wrong.append(f"DPA best_of must be from 2 to the {self.sampling.samples} samples, got {self.best_of}.")
         if not 0 <= self.decay <= 1:
@@ -101,7 +105,9 @@ class DPA:
         assert problem.prompts is not None  # checked by `problems`
         self._warn_outside(weights)
         prompts, scorer = list(dict.fromkeys(problem.prompts)), Scorer(problem, engine)
-        writer = DirectionText(self.names or problem.names, self.prefix, units=self.units)
+        writer = DirectionText(
+            self.names or problem.names, self.prefix, " " if self.words else ". ", self.units, self.words
+        )
         pool: list[tuple[int, Example]] = []
         facts: list[dict[str, Any]] = []
         stack: AdapterStack | None = None

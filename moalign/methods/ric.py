@@ -23,7 +23,7 @@ from moalign.arrays import FloatArray
 from moalign.errors import DefinitionError
 from moalign.methods.base import PolicySet, WeightSpace
 from moalign.methods.imitation import Candidates, Example, fine_tune, sampled_candidates
-from moalign.methods.serving import Conditioned, ScoreText
+from moalign.methods.serving import Conditioned, ScoreText, words_problems
 from moalign.policy.engine import Engine
 from moalign.policy.generate import Sampling
 from moalign.policy.train import Training, constant
@@ -44,6 +44,8 @@ class RiC:
         quantile: a sample is kept if at least one of its scores reaches this quantile of its objective, in [0, 1).
         suffix: what stands between the scores and the response.
         names: short names for the tags; those of the objectives when empty.
+        words: words of the model's vocabulary that stand for scores from low to high instead of tags and digits, for
+            models that have never read digits.
         training: of the offline stage.
         online: of every round; a quarter of the offline steps at a tenth of the rate, constant, when None.
     """
@@ -55,6 +57,7 @@ class RiC:
     quantile: float = 0.7
     suffix: str = "\n"
     names: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()
     training: Training = field(default_factory=Training)
     online: Training | None = None
 
@@ -64,6 +67,7 @@ class RiC:
             wrong.append(f"RiC iterations must be >= 0, got {self.iterations}.")
         if not 0 <= self.quantile < 1:
             wrong.append(f"RiC quantile must be in [0, 1), got {self.quantile}.")
+        wrong += words_problems("RiC", self.words)
         if wrong:
             raise DefinitionError(wrong)
 
@@ -98,7 +102,7 @@ class RiC:
         scale[scale == 0] = 1.0  # an objective that never varies says nothing
         scores = (offline.rewards - mean) / scale
         low, high = (tuple(map(float, np.round(f(scores, axis=0), 1))) for f in (np.min, np.max))
-        writer = ScoreText(self.names or problem.names, low, high, self.suffix)
+        writer = ScoreText(self.names or problem.names, low, high, self.suffix, self.words)
         examples = _examples(shown, offline, scores, writer, offline.usable)
         facts = describe({"training": self.training})
         stack = fine_tune("ric-offline", examples, self.training, engine, facts)

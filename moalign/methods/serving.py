@@ -14,7 +14,7 @@ import numpy as np
 
 from moalign.arrays import FloatArray
 from moalign.data.prompt_text import PromptText
-from moalign.errors import StoreError
+from moalign.errors import DefinitionError, StoreError
 from moalign.policy.adapters import AdapterStack
 from moalign.policy.mixing import mixture, scaled
 
@@ -140,23 +140,37 @@ class DirectionText:
         prefix, suffix: what stands before and after; by default like the prompt of the released DPA policy.
         units: a component of one is written as this number. 100 moves an angle by less than 0.6 degrees; fewer make
             shorter numbers with fewer different ones, which small models read more easily.
+        words: what stands for 0, 1, ... instead of names and digits, for models that have never read those: words of
+            the model's own vocabulary, in the order of the objectives. `units` is then the number of the last.
 
     Source: arXiv 2402.18571. Only the direction counts: weights are scaled to unit length, then rounded.
+
+    Raises:
+        DefinitionError: a negative component where words stand for the numbers.
     """
 
     names: tuple[str, ...]
     prefix: str = "Maximise weighted rating = "
     suffix: str = ". "
     units: int = 100
+    words: tuple[str, ...] = ()
 
     def __call__(self, weights: FloatArray) -> PromptText:
-        numbers = np.rint(self.units * unit(weights)).astype(int)
+        units = len(self.words) - 1 if self.words else self.units
+        numbers = np.rint(units * unit(weights)).astype(int)
+        if self.words:
+            if (numbers < 0).any():
+                raise DefinitionError(f"Words stand for numbers from 0 on, but the direction is {unit(weights)}.")
+            return PromptText(before=f"{self.prefix}{' '.join(self.words[n] for n in numbers)}{self.suffix}")
         terms = " + ".join(f"{name}*{n}" for name, n in zip(self.names, numbers.tolist(), strict=True))
         return PromptText(before=f"{self.prefix}{terms}{self.suffix}")
 
     def read(self, text: PromptText) -> FloatArray:
         """Returns the unit direction that was written."""
-        terms = text.before.removeprefix(self.prefix).removesuffix(self.suffix).split(" + ")
+        written = text.before.removeprefix(self.prefix).removesuffix(self.suffix)
+        if self.words:
+            return unit(np.array([float(self.words.index(word)) for word in written.split()]))
+        terms = written.split(" + ")
         return unit(np.array([float(term.rsplit("*", 1)[1]) for term in terms]))
 
 
@@ -169,6 +183,8 @@ class ScoreText:
         names: of the objectives, in the order of the weights.
         low, high: smallest and largest score to ask for, per objective, in standard deviations.
         suffix: what stands behind the scores.
+        words: what stands for the scores instead, from the smallest to the largest in equal steps, without names: for
+            models that have never read digits.
 
     Source: arXiv 2402.10207. The wanted score of an objective is R_i = w_i / |w|_2 (high_i - low_i) + low_i, the form
     of its evaluation code ("l2").
@@ -178,6 +194,7 @@ class ScoreText:
     low: tuple[float, ...]
     high: tuple[float, ...]
     suffix: str = "\n"
+    words: tuple[str, ...] = ()
 
     def __call__(self, weights: FloatArray) -> PromptText:
         return self.write(self.wanted(weights))
@@ -189,13 +206,28 @@ class ScoreText:
 
     def write(self, scores: FloatArray) -> PromptText:
         """Returns the text that states these scores."""
+        if self.words:
+            low, span = np.array(self.low), np.maximum(np.array(self.high) - self.low, 1e-9)
+            level = np.rint(np.clip((scores - low) / span, 0, 1) * (len(self.words) - 1)).astype(int)
+            return PromptText(after=f" {' '.join(self.words[n] for n in level)}{self.suffix}")
         tags = " ".join(f"<{name}> {score + 0.0:.1f}" for name, score in zip(self.names, scores.tolist(), strict=True))
         return PromptText(after=f" {tags}{self.suffix}")
 
     def read(self, text: PromptText) -> FloatArray:
-        """Returns the scores that were written."""
+        """Returns the scores that were written, those that the words stand for."""
+        if self.words:
+            level = [self.words.index(word) for word in text.after.removesuffix(self.suffix).split()]
+            span = np.array(self.high) - np.array(self.low)
+            return np.asarray(np.array(self.low) + span * np.array(level) / (len(self.words) - 1))
         words = text.after.removesuffix(self.suffix).split()
         return np.array([float(word) for word in words[1::2]])
+
+
+def words_problems(method: str, words: tuple[str, ...]) -> list[str]:
+    """Returns why words cannot stand for numbers: one alone, repeated ones, or one with white space in it."""
+    if not words or (len(words) > 1 and len(set(words)) == len(words) and all(w.split() == [w] for w in words)):
+        return []
+    return [f"{method} words must be two or more different words without white space, got {words}."]
 
 
 def unit(weights: FloatArray) -> FloatArray:

@@ -43,6 +43,18 @@ def test_directions_are_written_as_hundredths_and_read_back() -> None:
         assert np.rad2deg(np.arccos(min(1.0, back @ at(degrees)))) < 0.6
 
 
+def test_words_can_stand_for_numbers() -> None:
+    """Seven words count to six: (.8, .6) is 4.8 and 3.6, so words 5 and 4."""
+    words = tuple("zero one two three four five six".split())
+    writer = DirectionText(("a", "b"), prefix="", suffix=" ", words=words)
+    assert writer(np.array([0.8, 0.6])) == PromptText(before="five four ")
+    assert writer.read(writer(np.array([0.8, 0.6]))) == pytest.approx(np.array([5, 4]) / np.sqrt(41))
+    with pytest.raises(ma.DefinitionError, match="numbers from 0 on"):
+        writer(at(-20.0))
+    with pytest.raises(ma.DefinitionError, match="different words without white space"):
+        DPA(words=("one", "two words"))
+
+
 def test_only_the_direction_counts() -> None:
     writer = DirectionText(("a", "b"))
     weights = np.array([0.7, -0.2])

@@ -30,6 +30,14 @@ def test_scores_are_written_behind_the_prompt_and_read_back() -> None:
     assert "-0.0" not in writer().write(np.array([-0.0, 0.0])).after
 
 
+def test_words_can_stand_for_scores() -> None:
+    """Five words from -4 to 4 stand for -4, -2, 0, 2, 4; what lies beyond is the nearest."""
+    writing = writer(words=tuple("abcde"), suffix=".")
+    assert writing.write(np.array([-3.2, 0.9])).after == " a c."
+    assert writing.write(np.array([9.0, -9.0])).after == " e a."
+    assert writing.read(writing.write(np.array([1.9, -2.1]))).tolist() == [2.0, -2.0]
+
+
 @pytest.mark.parametrize(
     ("weights", "wanted"), [((0.5, 0.5), (1.7, 1.7)), ((0.8, 0.2), (3.8, -2.1)), ((0.3, 0.7), (-0.8, 3.4))]
 )
