@@ -6,6 +6,7 @@ the oracle's gain, (J(policy) - J(reference)) / (V - J(reference)) with J = w . 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -20,7 +21,6 @@ from moalign.methods import MODPO
 from moalign.oracle import OracleResult, gain_share, oracle, policy_values, regret
 from moalign.policy.adapters import AdapterStack, LoRA
 from moalign.policy.engine import Engine
-from moalign.policy.export import load_adapter, lora_of
 from moalign.policy.model import Policy
 from moalign.policy.train import Training
 from moalign.problem import Objective, Problem
@@ -170,17 +170,27 @@ class Comparison:
     best: OracleResult
 
 
+def _log_policies(engine: Engine, policies: Sequence[Any], prompts: Sequence[str]) -> FloatArray:
+    """Returns log-probs [policies, prompts, replies] of all replies; policies that read the same go as one stack."""
+    groups: dict[Any, list[int]] = {}
+    adapters = [policy.adapter(engine.language_model.model) for policy in policies]
+    for number, (policy, adapter) in enumerate(zip(policies, adapters, strict=True)):
+        groups.setdefault((adapter.lora, policy.text), []).append(number)
+    found: list[Any] = [None] * len(policies)
+    for (_, text), members in groups.items():
+        asked = [(text(p) if text else p, r) for p in prompts for r in toy.enumerate_responses(p)]
+        responses = engine.encode([p for p, _ in asked], [r for _, r in asked])
+        stack = AdapterStack.concatenate([adapters[number] for number in members])
+        for number, row in zip(members, engine.log_probs(responses, stack), strict=True):
+            found[number] = row.reshape(len(prompts), -1)
+    return np.stack(found)
+
+
 def compare_with_oracle(study: Study, front: Front, facts: ToyFacts) -> Comparison:
     """Returns the exact judgement of every finished policy of a toy study."""
     engine = Engine(study.problem.policy, seed=study.seed)
     points = [p for p in front.points if p.policy is not None]
-    folders = [p.policy.folder for p in points]
-    like = AdapterStack.initial(engine.language_model.model, lora_of(folders[0]), 1, study.seed)
-    stack = AdapterStack.concatenate([load_adapter(folder, like) for folder in folders])
-    prompts = facts.split.held_out
-    texts = [(p, r) for p in prompts for r in toy.enumerate_responses(p)]
-    responses = engine.encode([p for p, _ in texts], [r for _, r in texts])
-    log_policy = engine.log_probs(responses, stack).reshape(len(stack), len(prompts), -1)
+    log_policy = _log_policies(engine, [p.policy for p in points], facts.split.held_out)
     weights = np.array([p.weights for p in points])
     beta = study.method.kl_strength or BETA
     best = facts.oracle(weights, beta)

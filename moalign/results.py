@@ -54,6 +54,22 @@ class StoredPolicy:
         verify(found)
         return found / ADAPTER
 
+    @property
+    def text(self) -> PromptText | None:
+        """What is written around every prompt of this policy, if anything."""
+        from moalign.data.prompt_text import PromptText
+
+        text = trial_config(self.records, self.trial).get("prompt_text")
+        return None if text is None else PromptText(**text)
+
+    def adapter(self, model: Any) -> AdapterStack:
+        """Returns the adapter as a stack of one on the base model."""
+        from moalign.policy.adapters import AdapterStack
+        from moalign.policy.export import load_adapter, lora_of
+
+        folder = self.folder
+        return load_adapter(folder, AdapterStack.initial(model, lora_of(folder), 1, seed=0))
+
     def export(self, folder: str | Path) -> Path:
         """Writes an ordinary PEFT adapter with model card and manifest; returns the folder."""
         from moalign.publish import export_policy
@@ -70,16 +86,9 @@ class StoredPolicy:
             sampling: max_new_tokens, temperature, top_p (see `Sampling`).
         """
         from moalign.data.prompt_text import PromptText
-        from moalign.policy.adapters import AdapterStack
-        from moalign.policy.export import load_adapter, lora_of
-
-        folder, text = self.folder, trial_config(self.records, self.trial).get("prompt_text")
-
-        def adapter(model: Any) -> AdapterStack:
-            return load_adapter(folder, AdapterStack.initial(model, lora_of(folder), 1, seed))
 
         base = self.base or base_policy(self.records)
-        return _generate(base, adapter, PromptText(**(text or {})), prompts, samples, seed, sampling)
+        return _generate(base, self.adapter, self.text or PromptText(), prompts, samples, seed, sampling)
 
 
 @final
