@@ -125,6 +125,23 @@ def test_constraints_hold_with_complementary_slackness() -> None:
     assert found.value - 2e-3 <= reached <= found.value + float(multipliers.square().sum()) / (4 * penalty) + 1e-9
 
 
+@pytest.mark.parametrize("iterations", [0, 1, 2])
+def test_bounds_hold_before_the_end(iterations: int) -> None:
+    """Stopped early, the dual bound still lies above the optimum's value, and by the multipliers times the slack."""
+    rewards, weights = normal(4), torch.tensor([1.0, 0.0, 0.0], dtype=F64)
+    floor = torch.tensor([-math.inf, 1.6, 1.9], dtype=F64)
+    best, early = (
+        constrained(rewards, weights, 0.3, floor),
+        constrained(rewards, weights, 0.3, floor, iterations=iterations),
+    )
+    assert early.bound >= best.value - 1e-9 and early.iterations == iterations
+    multipliers = (early.weights - weights)[1:]
+    dual = oracle(rewards, early.weights[None], 0.3).value.item() - float(multipliers @ floor[1:])
+    assert early.bound == pytest.approx(dual, abs=1e-10)
+    assert maximin(rewards, 0.3, iterations=iterations).bound >= maximin(rewards, 0.3).value - 1e-12
+    assert maximin(rewards, 0.3, iterations=iterations).value <= maximin(rewards, 0.3).bound + 1e-12
+
+
 def test_bounds_that_do_not_bind_change_nothing() -> None:
     rewards, weights = normal(5), torch.tensor([0.2, 0.3, 0.5], dtype=F64)
     found, free = constrained(rewards, weights, 0.2, torch.full((3,), -9.0)), oracle(rewards, weights[None], 0.2)

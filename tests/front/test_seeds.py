@@ -36,6 +36,9 @@ def test_stratified_bootstrap_covers_the_truth_and_keeps_tasks_apart() -> None:
     assert found.low < 50 < found.high
     assert found.high - found.low == pytest.approx(2 * 1.96 / np.sqrt(20), rel=0.3)
     assert found == front.stratified_bootstrap(scores, np.mean, replications=2000)
+    opposed = np.array([[k, -k] for k in range(8)])  # whole runs cancel, tasks resampled apart do not
+    apart = front.stratified_bootstrap(opposed, np.mean, replications=300)
+    assert apart.value == 0 and apart.high > 0.5
     better = front.stratified_bootstrap((scores + 1, scores), front.probability_of_improvement, replications=300)
     assert 0.5 < better.low < better.value < better.high <= 1
 
