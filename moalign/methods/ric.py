@@ -7,8 +7,8 @@ really got. At inference, preference weights are mapped to scores to ask for.
 
 Needs: prompts, and a reward for every objective; responses of given preference pairs are used too.
 There is no KL coefficient. Serves any weights without training.
-Differs from the official code in asking for at most the scores that were seen, where it asks for those of the extremes
-of a normal distribution, about four standard deviations, which rewards with bounds never reach.
+Differs from the official code in asking for scores within the range that was seen often enough, where it asks for the
+extremes of a normal distribution, about four standard deviations, which rewards with bounds never reach.
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ class RiC:
         iterations: rounds of asking for good scores and training on what came; 0 is the offline stage alone.
         sampling: responses per prompt, offline and in every round.
         quantile: a sample is kept if at least one of its scores reaches this quantile of its objective, in [0, 1).
+        edge: scores are asked for up to this quantile from either end of those seen, in [0, 0.5); beyond it, too few
+            were seen for the policy to know them.
         suffix: what stands between the scores and the response.
         names: short names for the tags; those of the objectives when empty.
         words: words of the model's vocabulary that stand for scores from low to high instead of tags and digits, for
@@ -55,6 +57,7 @@ class RiC:
     iterations: int = 2
     sampling: Sampling = field(default_factory=lambda: Sampling(samples=8, max_new_tokens=64))
     quantile: float = 0.7
+    edge: float = 0.02
     suffix: str = "\n"
     names: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
@@ -67,6 +70,8 @@ class RiC:
             wrong.append(f"RiC iterations must be >= 0, got {self.iterations}.")
         if not 0 <= self.quantile < 1:
             wrong.append(f"RiC quantile must be in [0, 1), got {self.quantile}.")
+        if not 0 <= self.edge < 0.5:
+            wrong.append(f"RiC edge must be in [0, 0.5), got {self.edge}.")
         wrong += words_problems("RiC", self.words)
         if wrong:
             raise DefinitionError(wrong)
@@ -101,7 +106,8 @@ class RiC:
         mean, scale = offline.rewards.mean(axis=0), offline.rewards.std(axis=0)
         scale[scale == 0] = 1.0  # an objective that never varies says nothing
         scores = (offline.rewards - mean) / scale
-        low, high = (tuple(map(float, np.round(f(scores, axis=0), 1))) for f in (np.min, np.max))
+        edges = np.quantile(scores, (self.edge, 1 - self.edge), axis=0)
+        low, high = (tuple(map(float, row)) for row in np.round(edges, 1))
         writer = ScoreText(self.names or problem.names, low, high, self.suffix, self.words)
         examples = _examples(shown, offline, scores, writer, offline.usable)
         facts = describe({"training": self.training})
