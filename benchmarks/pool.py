@@ -7,7 +7,6 @@ counts as its nearest neighbour in the pool.
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,7 +73,7 @@ def trained_pool(seed: int) -> Pool:
     from moalign.weights import grid
 
     weights = grid(3, STEPS)
-    file = _folder() / f"pool-{seed}-{_version()}.npz"
+    file = _folder() / f"pool-{seed}-{_version(seed)}.npz"
     if file.is_file():
         stored = np.load(file)
         values, kl = stored["values"], stored["kl"]
@@ -139,12 +138,9 @@ def _folder() -> Path:
     return cache_root(None) / "benchmarks"
 
 
-def _version() -> str:
-    """Returns a short hash of the code that decides what a trained pool is."""
-    import inspect
+def _version(seed: int) -> str:
+    """Returns a short fingerprint of the study whose policies a pool holds."""
+    from moalign.demo import toy_study
+    from moalign.store import fingerprint
 
-    import moalign.demo as demo
-    from moalign.methods import modpo
-
-    text = inspect.getsource(demo) + inspect.getsource(modpo) + f"{STEPS} {TRAINING_STEPS}"
-    return hashlib.sha256(text.encode()).hexdigest()[:10]
+    return fingerprint([toy_study(seed, steps=TRAINING_STEPS).describe(), STEPS])[:10]
