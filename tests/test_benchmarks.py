@@ -332,3 +332,10 @@ def test_tuning_rows_on_few_trials() -> None:
 def test_elicitation_rows_on_few_people() -> None:
     rows = elicitation.regret_rows(4, 50.0, seed=0)
     assert well_formed(rows) and all(row.floor == 1.0 for row in rows)
+
+
+@pytest.mark.slow
+def test_the_output_head_on_a_small_vocabulary() -> None:
+    pytest.importorskip("trl")
+    rows = head.head_rows(width=8, vocabulary=50, positions=12, rounds=1, seed=0)
+    assert well_formed(rows) and [row.floor for row in rows] == [4.0, None, None]
