@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import ablation, common, decode, front, gpu, memory, oracle, startup, sweep, workload
+from benchmarks import ablation, common, decode, front, gpu, head, memory, oracle, startup, sweep, workload
 from benchmarks import elicit as elicitation
 from benchmarks import search as searches
 from benchmarks import tuning as tunings
