@@ -375,3 +375,12 @@ def test_a_lambda_is_told_beside_other_problems(model: Path) -> None:
 def test_one_held_out_prompt_is_too_few(model: Path) -> None:
     with pytest.raises(ma.DefinitionError, match="at least 2 held-out prompts"):
         tiny_study(model, evaluation=ma.Evaluation(prompts=["one "]))
+
+
+def test_policies_adapted_in_the_top_layer_alone_come_back_from_disk(tmp_path: Path) -> None:
+    training = ma.Training(steps=3, batch_size=4, learning_rate=5e-3, lora=ma.LoRA(rank=2, layers=1))
+    sampled = ma.SampledPairs(sampling=ma.Sampling(samples=4, max_new_tokens=8))
+    study = tiny_study(save_model(tmp_path / "model"), method=MODPO(beta=0.5, sampled=sampled, training=training))
+    front = ma.run(study, store=tmp_path / "runs")
+    again = ma.run(study, store=tmp_path / "runs")
+    assert again[0].generate("hello: ") == front[0].generate("hello: ")

@@ -125,4 +125,10 @@ def lora_of(folder: Path) -> LoRA:
         raise ArtefactError(f"{folder / CONFIG} cannot be read: {error}") from error
     if config.get("peft_type") != "LORA" or config.get("use_rslora") or config.get("use_dora"):
         raise ArtefactError(f"{folder} is no plain LoRA adapter; rank-stabilised LoRA and DoRA are not supported.")
-    return LoRA(rank=config["r"], alpha=config["lora_alpha"], targets=tuple(config["target_modules"]))
+    layers = config.get("layers_to_transform")  # ours are the top ones; `load_adapter` notices when others are meant
+    return LoRA(
+        rank=config["r"],
+        alpha=config["lora_alpha"],
+        targets=tuple(config["target_modules"]),
+        layers=None if layers is None else len(layers),
+    )
