@@ -38,7 +38,8 @@ def number(value: float | int | None, digits: int = 4) -> str:
 
 def measured(value: float, standard_error: float) -> str:
     """Returns "value ± standard error" to two digits of the error; the value alone without a known error."""
-    if not (math.isfinite(value) and math.isfinite(standard_error) and standard_error > 0):
+    noise = 1e-9 * max(abs(value), 1e-9)  # an error of rounding, not of measuring
+    if not (math.isfinite(value) and math.isfinite(standard_error) and standard_error > noise):
         return number(value)
     decimals = min(max(1 - math.floor(math.log10(standard_error)), 0), 9)
     return f"{value:.{decimals}f} ± {standard_error:.{decimals}f}".replace("-", "−")

@@ -72,14 +72,10 @@
       },
 
       selected: () => {
-        const selection = changed();
-        if (selection === undefined) return nothing();
+        const trials = trialsOf(changed()?.points ?? []); // a new plot reports nothing, too: see `deselected`
+        if (!trials.length) return nothing();
         const parameters = query();
-        const trials = selection === null ? [] : trialsOf(selection.points ?? []);
-        if (selection !== null && !trials.length) return nothing();
-        if (trials.length) parameters.set("trials", written(trials));
-        else if (parameters.has("trials")) parameters.delete("trials");
-        else return nothing();
+        parameters.set("trials", written(trials));
         return address(parameters);
       },
 
@@ -143,6 +139,21 @@
     },
   });
   let arrangedTitle = "";
+
+  // Double-click undoes a selection. Plots come and go, so that they are listened to as they appear.
+  const deselected = () => {
+    const parameters = query();
+    if (!parameters.has("trials")) return;
+    parameters.delete("trials");
+    go(parameters);
+  };
+  setInterval(() => {
+    document.querySelectorAll("#main .js-plotly-plot:not([data-heard])").forEach((plot) => {
+      if (typeof plot.on !== "function") return;
+      plot.dataset.heard = "";
+      plot.on("plotly_deselect", deselected);
+    });
+  }, 300);
 
   // ------------------------------------------------------------------------------------------------ mouse and keys
 

@@ -1,0 +1,226 @@
+"""The dashboard in a real browser, with a real mouse: every click, selection and drag that it promises."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from moalign_dashboards.state import read_trials
+
+from moalign.store import Store
+from tests.browser.conftest import HOSTILE, Page, digest
+from tests.exact import add, begin, empty_study
+
+pytestmark = pytest.mark.slow
+
+
+def test_click_in_the_plane_opens_the_drawer(page: Page) -> None:
+    page.open("/front?study=exact&view=2d")
+    x, y = page.until(lambda: page.points().get(4), "trial 4 in the plane")
+    page.click(x, y)
+    page.see("Trial 4", "#drawer")
+    text = page.text("#drawer")
+    for words in ("vowels", "0.333", "KL to the reference", "TRAINING", "Say something", "moalign export exact 4"):
+        assert words in text
+    assert "trial=4" in page.query()
+    page.until(lambda: page.js("return document.querySelectorAll('#drawer .js-plotly-plot').length"), "the curve")
+    assert page.js("return document.querySelectorAll('#drawer .generation').length") == 10
+    page.key("Escape")
+    page.until(lambda: "trial=" not in page.query(), "a closed drawer")
+
+
+def test_click_in_space_opens_the_drawer(page: Page) -> None:
+    page.open("/front?study=exact&view=3d")
+    page.until(lambda: len(page.points_in_space()) == 10, "ten points in space")
+    time.sleep(0.5)
+    x, y = page.points_in_space()[4]
+    page.click(x, y)
+    page.see("Trial 4", "#drawer")
+
+
+def test_click_on_the_triangle_opens_the_drawer_and_the_probe_is_dragged(page: Page) -> None:
+    page.open("/weights?study=exact")
+    x, y = page.until(lambda: page.points().get(1), "trial 1 on the triangle")
+    page.click(x, y)
+    page.see("Trial 1", "#drawer")
+    page.key("Escape")
+    page.until(lambda: "trial=" not in page.query(), "a closed drawer")
+    time.sleep(0.4)
+    box = page.js(
+        "const b = document.getElementById('probe-ring').getBoundingClientRect(); return [b.x + 11, b.y + 11]"
+    )
+    x, y = page.points()[0]  # all weight on the first objective
+    page.drag((box[0], box[1]), ((box[0] + x) / 2, (box[1] + y) / 2), (x, y + 30))
+    page.until(lambda: "probe=0.9" in page.query(), "the probe near the first corner")
+    page.see("trial 0", "#main")
+    page.see("interpolated", "#main")
+    shares = [float(part) for part in page.query().split("probe=")[1].split("&")[0].split(",")]
+    assert sum(shares) == pytest.approx(1, abs=0.01)
+    page.js("document.getElementById('probe-ring').focus()")
+    page.key("ArrowUp")
+    page.until(lambda: f"probe={shares[0]:.3f}" not in page.query(), "a probe that moved by key")
+
+
+def test_lasso_filters_every_page_and_the_address_restores_it(page: Page) -> None:
+    page.open("/front?study=exact&view=2d&bars=0")
+    points = page.until(lambda: page.points() if len(page.points()) == 10 else None, "ten points")
+    x, y = points[0]
+    page.drag((x - 25, y - 25), (x + 25, y - 25), (x + 25, y + 25), (x - 25, y + 25), (x - 25, y - 25))
+    page.until(lambda: "trials=" in page.query(), "the selection in the address")
+    page.see("of 10 selected", "#top")
+    chosen = page.query().split("trials=")[1].split("&")[0]
+    page.js("document.querySelector('#navigation a[href^=\"/kl\"]').click()")
+    page.until(lambda: 0 < len(page.points()) < 10, "fewer points on the page of KL")
+    page.open(f"/parallel?study=exact&trials={chosen}")
+    page.see("of 10 selected", "#top")
+    rows = "return document.querySelectorAll('#main tbody tr').length"
+    page.until(lambda: page.js(rows) == len(read_trials(chosen)), "rows")
+    page.js("document.querySelector('#top .filter').click()")
+    page.until(lambda: "trials=" not in page.query(), "no selection")
+
+
+def test_brushing_a_parallel_axis_selects(page: Page) -> None:
+    page.open("/parallel?study=exact")
+    axis = page.until(
+        lambda: page.js(
+            "const a = document.querySelectorAll('.parcoords .axis-brush .background')[3] ?? "
+            "document.querySelectorAll('.parcoords .axis')[3]; if (!a) return null;"
+            "const b = a.getBoundingClientRect(); return [b.x + b.width / 2, b.top, b.bottom]"
+        ),
+        "axes",
+    )
+    time.sleep(0.5)
+    x, top, bottom = axis
+    page.drag((x, top + 5), (x, (top + bottom) / 2 - 20), (x, (top + bottom) / 2))
+    page.until(lambda: "trials=" in page.query(), "the brushed trials in the address")
+    page.see("of 10 selected", "#top")
+
+
+def test_a_second_shift_click_opens_compare_and_blind_votes_are_kept(page: Page, folder: Path) -> None:
+    before = digest(folder)
+    page.open("/front?study=exact&view=2d")
+    first = page.until(lambda: page.points().get(1), "trial 1")
+    page.click(*first, shift=True)
+    page.see("Trial 1", "#drawer")
+    time.sleep(0.8)  # the plot makes room for the drawer
+    page.click(*page.points()[4], shift=True)
+    page.until(lambda: "/compare" in page.driver.current_url, "the page of comparisons")
+    assert "a=1" in page.query() and "b=4" in page.query()
+    page.see("A wins", "#main")
+    page.see("24 pairs of answers to 6 prompts", "#main")
+    assert page.js("return document.querySelectorAll('#main mark').length") > 0
+    page.open("/compare?study=exact&a=0&b=9&blind=1")
+    page.see("Left is better", "#main")
+    assert (
+        "trial 0" not in page.text(".pair") and page.js("return document.querySelectorAll('.pair .chip').length") == 0
+    )
+    votes = folder.parent / "runs-votes" / "exact.jsonl"
+    assert str(votes) in page.text("#main")
+    page.js("document.querySelector('[data-vote=left]').click()")
+    page.see("left was trial", "#main")
+    vote = json.loads(votes.read_text().splitlines()[-1])
+    assert {vote["left"], vote["right"]} == {0, 9} and vote["winner"] == vote["left"] and vote["choice"] == "left"
+    assert f"left was trial {vote['left']}" in page.text("#main")
+    assert digest(folder) == before
+
+
+def test_hostile_texts_are_shown_and_do_nothing(page: Page) -> None:
+    for path, words in (
+        ("/front?study=hostile&view=2d&trial=1&texts=1", "Trial 1"),
+        ("/compare?study=hostile&a=0&b=5", "Side by side"),
+        ("/?study=broken", HOSTILE[0]),
+    ):
+        page.open(path)
+        page.see(words)
+        page.until(lambda: page.js("return document.querySelectorAll('#main .card').length"), "the page")
+        time.sleep(0.3)
+        assert page.js("return window.pwned") is None
+        assert page.js("return document.querySelectorAll('#main img, #drawer img, #main svg[onload]').length") == 0
+    page.open("/compare?study=hostile&a=0&b=9&sort=order&find=hyperlink")
+    page.until(lambda: "=HYPERLINK(" in page.text("#main") or "Nothing holds" in page.text("#main"), "texts")
+    page.open("/front?study=hostile&view=2d&trial=0&texts=1")
+    page.see("Generations".upper(), "#drawer")
+    assert "\x1b" not in page.text("#drawer") and "\u202e" not in page.text("#drawer")
+    shown = "".join(page.js("return [...document.querySelectorAll('#drawer pre')].map(e => e.textContent)"))
+    assert any(text in shown for text in HOSTILE)
+
+
+def test_studies_lie_over_each_other_and_dark_is_dark(page: Page) -> None:
+    page.open("/front?study=exact&view=2d&with=strict&dominated=0")
+    page.until(lambda: page.js(
+        "return document.querySelectorAll('#main .js-plotly-plot .legendtext').length") >= 2, "a legend")  # fmt: skip
+    assert "strict" in page.text("#main .js-plotly-plot .legendtext")
+    page.js("document.getElementById('theme-button').click()")
+    color = "return getComputedStyle(document.body).color"
+    page.until(lambda: page.js(color) in ("rgb(227, 230, 235)", "rgb(31, 36, 48)"), "a theme")
+    dark = page.js("return document.documentElement.dataset.theme") == "dark"
+    page.until(lambda: page.js("return document.querySelector('#main .js-plotly-plot')._fullLayout.paper_bgcolor")
+               == ("#16181d" if dark else "#ffffff"), "the figure in the theme")  # fmt: skip
+    page.js("document.getElementById('theme-button').click()")
+
+
+def test_every_policy_can_be_reached_by_keyboard(page: Page) -> None:
+    page.open("/front?study=plane&view=2d")
+    page.until(lambda: page.js("return document.querySelectorAll('#main td a.trial').length") == 7, "the table")
+    page.js("document.querySelectorAll('#main td a.trial')[2].focus()")
+    trial = page.js("return document.activeElement.textContent")
+    page.key("Enter")
+    page.see(f"Trial {trial}", "#drawer")
+    page.key("Escape")
+    page.until(lambda: "trial=" not in page.query(), "a closed drawer")
+
+
+def test_live_refresh_keeps_zoom_and_selection(page: Page, folder: Path) -> None:
+    weights = np.array([trial.weights for trial in Store(folder).study("exact").trials()])
+    live = empty_study(folder, "live")
+    with live.drive():
+        begin(live, weights, 3)
+        for number in range(4):
+            add(live, number, weights[number], 3)
+        page.open("/front?study=live&view=2d&bars=0&trials=0,1&trial=1")
+        page.see("running", "#top")
+        page.until(lambda: len(page.points()) == 4, "four points")
+        page.js("document.querySelector('#main .modebar-btn[data-val=zoom]').click()")
+        area = page.js("const b = document.querySelector('#main .nsewdrag').getBoundingClientRect(); return [b.x, b.y]")
+        page.drag((area[0] + 90, area[1] + 60), (area[0] + 460, area[1] + 260))
+        range_now = "return document.querySelector('#main .js-plotly-plot')._fullLayout.xaxis.range"
+        time.sleep(0.3)
+        zoom = page.js(range_now)
+        for number in range(4, 8):
+            add(live, number, weights[number], 3)
+        page.see("8 of 10 policies", "#top")
+        page.until(lambda: len(page.points()) == 8, "eight points")
+        assert zoom[1] - zoom[0] < 4 and page.js(range_now) == pytest.approx(zoom)
+        assert "trials=0,1" in page.query() and "Trial 1" in page.text("#drawer")
+        page.see("2 of 8 selected", "#top")
+    page.see("interrupted", "#top")
+
+
+def test_empty_failed_and_deleted_studies_have_a_page(page: Page, folder: Path) -> None:
+    page.open("/?study=unborn")
+    page.see("This study has not begun.")
+    page.open("/front?study=unborn")
+    page.see("No policy of this study has been evaluated.")
+    page.open("/?study=broken")
+    page.see("moalign retry broken --failed")
+    page.open("/front?study=broken")
+    page.see("All policies of this study failed.")
+    empty_study(folder, "doomed")
+    page.open("/?study=doomed")
+    page.see("This study has not begun.")
+    shutil.rmtree(folder / "doomed")
+    page.see("There is no study “doomed” here (any more).")
+    page.open("/users?study=exact")
+    page.see("No users are recorded with this study.")
+
+
+def test_pictures_are_downloaded(page: Page) -> None:
+    page.open("/kl?study=plane")
+    page.until(lambda: len(page.points()) >= 7, "points")
+    page.js("document.querySelector('[data-image=png]').click()")
+    page.until(lambda: list(page.downloads.glob("moalign-1*.png")), "a picture")
+    page.until(lambda: next(page.downloads.glob("moalign-1*.png")).read_bytes()[:4] == b"\x89PNG", "a whole picture")
