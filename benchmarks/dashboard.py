@@ -25,9 +25,10 @@ FIRST_VIEW, CLICK = 2.0, 0.3  # seconds
 _DRAWN = """const gd = document.querySelector('#main .js-plotly-plot');
 if (!gd || !gd._fullData || !gd.calcdata) return 0;
 return gd._fullData.filter((t) => t.visible === true && t.customdata).reduce((n, t) => n + t.customdata.length, 0);"""
-_SPOT = """const gd = document.querySelector('#main .js-plotly-plot'), l = gd._fullLayout, box = gd.getBoundingClientRect();
-const t = gd._fullData.filter((t) => t.customdata && t.name === 'non-dominated').pop(), i = arguments[0] % t.customdata.length;
-return [t.customdata[i][0], box.x + l.xaxis._offset + l.xaxis.d2p(t.x[i]), box.y + l.yaxis._offset + l.yaxis.d2p(t.y[i])];"""
+_SPOT = """const gd = document.querySelector('#main .js-plotly-plot'), l = gd._fullLayout;
+const box = gd.getBoundingClientRect(), t = gd._fullData.filter((t) => t.name === 'non-dominated').pop();
+const i = arguments[0] % t.customdata.length, across = l.xaxis._offset + l.xaxis.d2p(t.x[i]);
+return [box.x + across, box.y + l.yaxis._offset + l.yaxis.d2p(t.y[i])];"""
 
 
 def browser() -> Any:
@@ -70,7 +71,7 @@ def first_view(driver: Any, address: str) -> float:
 
 def click(driver: Any, row: int) -> float:
     """Returns the seconds from the release of the button to the trial in the drawer."""
-    trial, x, y = driver.execute_script(_SPOT, row)
+    x, y = driver.execute_script(_SPOT, row)
     mouse = {"x": x, "y": y, "button": "left", "clickCount": 1}
     for dx in (4, 0):
         driver.execute_cdp_cmd("Input.dispatchMouseEvent", {"type": "mouseMoved", "x": x + dx, "y": y})
@@ -99,7 +100,6 @@ def measure(options: Options) -> list[Row]:
         try:
             cold = first_view(driver, address)
             views = [first_view(driver, address) for _ in range(options.repeats(3, 9))]
-            driver.execute_script("document.getElementById('drawer')")
             clicks = [click(driver, 7 * row + 1) for row in range(options.repeats(5, 15))]
         finally:
             driver.quit()

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+import re
+import threading
 from pathlib import Path
 from typing import Any
 
+import plotly.graph_objects as go
 from dash import ALL, MATCH, ClientsideFunction, Dash, Input, Output, State, html, no_update
 
 from moalign.errors import MoalignError, StoreError
@@ -20,6 +23,8 @@ from moalign_dashboards.parts import empty
 from moalign_dashboards.state import State as Address
 
 _LOG = logging.getLogger("moalign_dashboards")
+# The browser fetches plotly while the page is still being put together.
+_PLOTLY = '<link rel="preload" as="script" href="/_dash-component-suites/plotly/package_data/plotly.min.js">'
 _PAGE_OF = {page.path: page for page in PAGES}
 
 
@@ -50,11 +55,22 @@ def create_app(root: str | Path = "runs", *, votes: str | Path | None = None) ->
         on_error=_report,
     )
     app.layout = shell.frame(PAGES)
+    app.index_string = app.index_string.replace("{%css%}", f"{{%css%}}{_PLOTLY}")
     _browser_callbacks(app)
     _server_callbacks(app, library, folder)
     exports.routes(app.server, library, folder)
+    threading.Thread(target=_read_ahead, args=(library,), daemon=True).start()
     guard.protect(app.server, app.csp_hashes)
     return app
+
+
+def _read_ahead(library: Library) -> None:
+    """Reads the study that is shown first, while the browser is still opening."""
+    try:
+        for name in library.names()[:1]:
+            library.view(name)
+    except MoalignError:
+        pass  # the page says it
 
 
 def _report(error: Exception) -> None:
@@ -69,6 +85,13 @@ def _browser_callbacks(app: Dash) -> None:
         app.clientside_callback(
             ClientsideFunction("moalign", name), *url, Input(graphs, prop), prevent_initial_call=True
         )
+    app.clientside_callback(
+        ClientsideFunction("moalign", "zoomed"),
+        Output("zoom", "data"),
+        Input(graphs, "relayoutData"),
+        prevent_initial_call=True,
+    )
+    app.clientside_callback(ClientsideFunction("moalign", "look"), Output("look", "data"), Input("url", "search"))
     app.clientside_callback(
         ClientsideFunction("moalign", "beat"), Output("beat", "data"), Input("clock", "n_intervals")
     )
@@ -153,17 +176,26 @@ def _server_callbacks(app: Dash, library: Library, votes: Path) -> None:
     graph, panel = ({"type": kind, "page": MATCH, "name": MATCH} for kind in ("graph", "panel"))
 
     @app.callback(
-        Output(graph, "figure"), Input("url", "search"), Input("version", "data"), Input("theme", "data"),
-        State("url", "pathname"), State(graph, "id"),
-    )  # fmt: skip
-    def figure(search: str, _: Any, theme: str | None, path: str, which: dict[str, str]) -> Any:
-        if which["page"] != path or theme is None:
+        Output(graph, "figure"),
+        Input("look", "data"),
+        Input("version", "data"),
+        Input("theme", "data"),
+        State("url", "search"),
+        State("url", "pathname"),
+        State("zoom", "data"),
+        State(graph, "id"),
+    )
+    def figure(
+        look: str | None, _: Any, theme: str | None, search: str, path: str, zooms: Any, which: dict[str, str]
+    ) -> Any:
+        if which["page"] != path or theme is None or look is None:
             return no_update
         try:
             here = context(path, search)
             drawn = _PAGE_OF[path].figures[which["name"]](here)
         except MoalignError as error:
             drawn = message_figure("", visible(str(error)).replace("<", "‹"))
+        _zoom(drawn, (zooms or {}).get(f"{path} {which['name']}"))
         drawn.update_layout(uirevision=f"{path} {which['name']}", height=None, autosize=True)
         plain = drawn.to_plotly_json()
         return recoloured(plain, DARK) if theme == "dark" else plain
@@ -179,6 +211,22 @@ def _server_callbacks(app: Dash, library: Library, votes: Path) -> None:
             return _PAGE_OF[path].panels[which["name"]](context(path, search))
         except MoalignError as error:
             return html.P(visible(str(error)), className="note")
+
+
+def _zoom(figure: go.Figure, kept: Any) -> None:
+    """Gives a new drawing the ranges and the camera that a user had chosen; the browser reports them as it likes."""
+    ranges: dict[str, list[float]] = {}
+    for part, value in kept.items() if isinstance(kept, dict) else ():
+        axis, _, rest = part.partition(".")
+        if rest == "camera" and isinstance(value, dict) and axis in figure.layout:
+            figure.layout[axis].camera = value
+        elif rest == "range" and isinstance(value, list):
+            ranges[axis] = value
+        elif rest in ("range[0]", "range[1]"):
+            ranges.setdefault(axis, [0.0, 0.0])[int(rest[-2])] = value
+    for axis, ends in ranges.items():
+        if re.fullmatch(r"[xy]axis\d*", axis) and axis in figure.layout:
+            figure.layout[axis].update(range=ends, autorange=False)
 
 
 def _arranged(page: Page | None, here: Context) -> list[Any]:

@@ -123,6 +123,4 @@ def _stat(path: Path) -> tuple[int, int, int] | None:
 
 def _facts(records: StudyStore, alive: bool, stamp: _Stamp) -> object:
     """What a view depends on. A driver's sign of life changes the file, but nothing that is shown."""
-    trials = tuple((t.number, t.state, t.finished) for t in records.trials(prompt_values=False))
-    last = records.events()[-1:]
-    return alive, trials, last[0].number if last else 0, records.reference() is not None, stamp[2:]
+    return alive, records.revision(), stamp[2:]

@@ -23,6 +23,8 @@ def frame(pages: tuple[Page, ...]) -> html.Div:
             dcc.Store(id="beat"),
             dcc.Store(id="version"),
             dcc.Store(id="theme"),
+            dcc.Store(id="look"),
+            dcc.Store(id="zoom"),
             dcc.Store(id="shape"),
             dcc.Store(id="drawer-key"),
             html.A("Skip to the page", href="#main", className="skip"),

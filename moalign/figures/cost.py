@@ -120,7 +120,8 @@ def _traces(view: FrontView, objective: int, study: int | None) -> list[Any]:
             name = f"{label(view.study)}: {group.name}"
         points = {"x": view.kl[group.rows], "y": view.values[group.rows, objective], "mode": "markers"}
         links = linked(view, group.rows)
-        links["customdata"] = [[*link, view.study] for link in links["customdata"]]
+        if not view.crowded:
+            links["customdata"] = [[*link, view.study] for link in links["customdata"]]
         look = {"name": name, "legendgroup": name, "marker": marker, **links}
         if view.crowded:
             traces.append(go.Scattergl(**points, **look))

@@ -166,7 +166,8 @@ def _marker(layer: _Layer) -> dict[str, Any]:
 def _links(layer: _Layer) -> dict[str, Any]:
     links = linked(layer.view, layer.rows)
     study = layer.view.study
-    links["customdata"] = [[*link, study] for link in links["customdata"]]
+    if not layer.view.crowded:
+        links["customdata"] = [[*link, study] for link in links["customdata"]]
     return links
 
 

@@ -53,9 +53,12 @@ def groups(view: FrontView) -> list[Group]:
 
 def linked(view: FrontView, rows: list[int]) -> dict[str, Any]:
     """Returns hover texts, and the trials as plain Python lists: binary arrays do not arrive in click events."""
+    if view.crowded:  # plain numbers, because lists of lists cost more than the points
+        return {
+            "customdata": [int(view.trials[row]) for row in rows],
+            "hovertemplate": "trial %{customdata}<extra></extra>",
+        }
     links = [[int(view.trials[row])] for row in rows]
-    if view.crowded:
-        return {"customdata": links, "hovertemplate": "trial %{customdata[0]}<extra></extra>"}
     return {
         "customdata": links,
         "hovertext": [view.hover[row] for row in rows],

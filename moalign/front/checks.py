@@ -91,8 +91,14 @@ def _prompt_value_problems(front: Front, prompt_values: np.ndarray) -> list[str]
             f"got shape {prompt_values.shape}."
         ]
     problems = []
-    for point, values in zip(front.points, prompt_values, strict=True):
-        means = values.mean(axis=0)
+    every = prompt_values.mean(axis=1)
+    close = np.zeros(points, dtype=np.bool_)  # found at once, so that only what may be wrong is looked at singly
+    if all(len(point.values) == objectives for point in front.points) and points:
+        stated = np.stack([point.values for point in front.points])
+        tolerance = _PROMPT_MEAN_TOLERANCE
+        close = np.isclose(every, stated, rtol=tolerance, atol=tolerance).all(axis=1) & np.isfinite(every).all(axis=1)
+    for row in np.flatnonzero(~close).tolist():
+        point, means = front.points[row], every[row]
         if not np.isfinite(means).all():
             problems.append(f"prompt_values of trial {point.trial} has NaN or infinite entries.")
         elif len(point.values) == objectives and not np.allclose(

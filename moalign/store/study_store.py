@@ -133,6 +133,11 @@ class StudyStore:
         with self._reader.read() as connection:
             return trials.read_all(connection, prompt_values=prompt_values)
 
+    def revision(self) -> tuple[object, ...]:
+        """Returns what changes when a trial or an event is added or changed, to notice news without reading all."""
+        with self._reader.read() as connection:
+            return trials.revision(connection)
+
     def trial(self, number: int) -> TrialRecord:
         """Returns one trial.
 

@@ -66,7 +66,7 @@ class Page:
             return [...gd.querySelectorAll('g.trace.scatter path.point')].map((mark) => {
               const trace = mark.closest('g.trace').__data__[0].trace;
               const box = mark.getBoundingClientRect();
-              return [trace.customdata?.[mark.__data__.i]?.[0], box.x + box.width / 2, box.y + box.height / 2];
+              return [[trace.customdata?.[mark.__data__.i]].flat()[0], box.x + box.width / 2, box.y + box.height / 2];
             }).filter((one) => Number.isInteger(one[0]));""",
             plot,
         )

@@ -49,12 +49,12 @@ def test_click_on_the_triangle_opens_the_drawer_and_the_probe_is_dragged(page: P
     page.see("Trial 1", "#drawer")
     page.key("Escape")
     page.until(lambda: "trial=" not in page.query(), "a closed drawer")
-    time.sleep(0.4)
+    time.sleep(1.2)  # the plot takes back the room of the drawer
     box = page.js(
         "const b = document.getElementById('probe-ring').getBoundingClientRect(); return [b.x + 11, b.y + 11]"
     )
     x, y = page.points()[0]  # all weight on the first objective
-    page.drag((box[0], box[1]), ((box[0] + x) / 2, (box[1] + y) / 2), (x, y + 30))
+    page.drag((box[0], box[1]), ((box[0] + x) / 2, (box[1] + y) / 2), (x, y + 10))
     page.until(lambda: "probe=0.9" in page.query(), "the probe near the first corner")
     page.see("trial 0", "#main")
     page.see("interpolated", "#main")

@@ -40,14 +40,16 @@
     return packed.length < text.length ? packed : text;
   };
 
-  const trialsOf = (points) => points.map((point) => point.customdata?.[0]).filter(Number.isInteger);
+  // [trial, study], or the trial alone where there are many
+  const linkOf = (point) => (Array.isArray(point.customdata) ? point.customdata : [point.customdata]);
+  const trialsOf = (points) => points.map((point) => linkOf(point)[0]).filter(Number.isInteger);
 
   window.dash_clientside = Object.assign({}, window.dash_clientside, {
     moalign: {
       clicked: () => {
-        const point = changed()?.points?.find((one) => Array.isArray(one.customdata));
+        const point = changed()?.points?.find((one) => one.customdata !== undefined && one.customdata !== null);
         if (point === undefined) return nothing();
-        const [trial, study] = point.customdata;
+        const [trial, study] = linkOf(point);
         const parameters = query();
         if (typeof trial === "string") { // a user, not a trial
           parameters.set("user", trial);
@@ -102,6 +104,39 @@
         return address(parameters);
       },
 
+      // What figures depend on: the address without that which concerns the drawer, the tables and the probe only.
+      look: (search) => {
+        const parameters = new URLSearchParams(search ?? "");
+        ["trial", "texts", "page", "sort", "probe", "find"].forEach((name) => parameters.delete(name));
+        const text = parameters.toString();
+        if (text === looked) return window.dash_clientside.no_update;
+        looked = text;
+        const axes = ["study", "view", "x", "y", "z"].map((name) => parameters.get(name)).join(" ");
+        if (axes !== axesLooked) { // other axes, other ranges
+          axesLooked = axes;
+          zooms = {};
+          window.dash_clientside.set_props("zoom", { data: zooms });
+        }
+        return text;
+      },
+
+      // Zoom and camera of each figure, which a new drawing of it takes over.
+      zoomed: () => {
+        const { prop_id: source, value } = window.dash_clientside.callback_context.triggered[0] ?? {};
+        if (!value || !source) return window.dash_clientside.no_update;
+        const { page, name } = JSON.parse(source.slice(0, source.lastIndexOf(".")));
+        const key = `${page} ${name}`;
+        const kept = { ...(zooms[key] ?? {}) };
+        Object.entries(value).forEach(([part, now]) => {
+          if (part.endsWith(".autorange")) {
+            const axis = part.slice(0, -".autorange".length);
+            Object.keys(kept).filter((old) => old.startsWith(`${axis}.range`)).forEach((old) => { delete kept[old]; });
+          } else if (/axis\d*\.range|scene\d*\.camera$/.test(part)) kept[part] = now;
+        });
+        zooms = { ...zooms, [key]: kept };
+        return zooms;
+      },
+
       beat: (count) => {
         const waiting = held || Date.now() < busyUntil || document.hidden;
         return waiting ? window.dash_clientside.no_update : count ?? 0;
@@ -139,6 +174,9 @@
     },
   });
   let arrangedTitle = "";
+  let looked = null;
+  let axesLooked = null;
+  let zooms = {};
 
   // Double-click undoes a selection. Plots come and go, so that they are listened to as they appear.
   const deselected = () => {

@@ -125,11 +125,13 @@
       ring.setAttribute("role", "slider");
       ring.setAttribute("aria-label", "Probe on the preference weights");
       ring.addEventListener("pointerdown", (event) => { ring.setPointerCapture(event.pointerId); event.preventDefault(); ring.focus(); });
-      ring.addEventListener("pointermove", (event) => {
+      const follow = (event) => {
         if (!ring.hasPointerCapture(event.pointerId)) return;
         const origin = holder.getBoundingClientRect();
         fromPixels(event.clientX - origin.left, event.clientY - origin.top);
-      });
+      };
+      ring.addEventListener("pointermove", follow);
+      ring.addEventListener("pointerup", follow);
       ring.addEventListener("keydown", (event) => {
         const by = { ArrowUp: [0, STEP], ArrowDown: [0, -STEP], ArrowLeft: [1, STEP], ArrowRight: [names.length - 1, STEP] }[event.key];
         if (!by) return;

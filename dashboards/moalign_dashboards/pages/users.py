@@ -27,7 +27,7 @@ def _layout(context: Context) -> Sequence[Any]:
         return [
             empty(
                 "No users are recorded with this study.",
-                "Prototypes, the users between them, and the accuracy per user appear once a model of users was fitted.",
+                "Prototypes, the users between them and the accuracy per user appear once a model of users was fitted.",
                 html.Span(["It reads ", html.Code(f"{context.study.folder / People.FILE}"), "; write it with ",
                            html.Code("moalign.figures.People(...).save(folder)"), "."]),
             )
