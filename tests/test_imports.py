@@ -31,6 +31,7 @@ LEVELS = [
     {"session"},
     {"driver", "progress"},
     {"demo", "diagnostics", "tuning"},
+    {"comparison"},
     {"cli"},
 ]
 LEVEL_OF = {name: level for level, names in enumerate(LEVELS) for name in names}

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from moalign.cli.check import check
+from moalign.cli.compare import compare
 from moalign.cli.dashboard import dashboard
 from moalign.cli.data import data
 from moalign.cli.demo import demo
@@ -35,6 +36,7 @@ app = typer.Typer(
 )
 for command, panel in (
     (demo, "Start"),
+    (compare, "Start"),
     (init, "Start"),
     (data, "Run"),
     (check, "Run"),

@@ -74,6 +74,7 @@ class Engine:
         self.truncated = {"prompts": 0, "responses": 0}
         self._keys: dict[str, str] = {}  # of the last training of each name
         self._prompt_ids: dict[Any, tuple[int, ...]] = {}
+        self.generated = 0  # tokens that `generate` has sampled
         self._duals: dict[str, torch.Tensor] = {}
 
     # ---------------------------------------------------------------------------------------------- texts and tokens
@@ -283,7 +284,9 @@ class Engine:
             ModelError: a prompt leaves no room for `max_new_tokens` in the context and the policy does not truncate.
         """
         ids = [self._room(prompt, sampling.max_new_tokens) for prompt in prompts]
-        return draw(self.language_model, ids, sampling, stack, self.seed if seed is None else seed)
+        drawn = draw(self.language_model, ids, sampling, stack, self.seed if seed is None else seed)
+        self.generated += sum(len(g.ids) for rows in drawn for g in rows)
+        return drawn
 
     def remembered_samples(
         self, name: str, prompts: Sequence[Any], sampling: Sampling, policy: AdapterStack | None = None

@@ -158,7 +158,9 @@ def train_on_policy(
             optimizer.step(rates, active)
         losses[active] = -penalised.mean(dim=1)
         refuse_nonfinite(losses, step)
-        record = StepRecord(step + 1, losses.clone(), norm, torch.tensor(rates, dtype=torch.float64))
+        drawn = sum(map(len, samples.responses.completions))
+        rates_now = torch.tensor(rates, dtype=torch.float64)
+        record = StepRecord(step + 1, losses.clone(), norm, rates_now, rollouts.reuse * drawn, drawn)
         stopped = stopped | torch.tensor([step + 1 >= n for n in last_step])
         stopped[list(stop(record))] = True
         yield record, TrainState(stack, first, second, step + 1, stopped, record.loss, dual)

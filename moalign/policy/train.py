@@ -146,12 +146,16 @@ class StepRecord:
         step: counted from 1.
         loss, gradient_norm, learning_rate: [policies], the norm before clipping. A policy that has stopped keeps its
             last loss and has norm and rate 0.
+        trained, generated: response tokens of all policies in this step, trained on and sampled; 0 where not counted,
+            as in records of an earlier process.
     """
 
     step: int
     loss: Tensor
     gradient_norm: Tensor
     learning_rate: Tensor
+    trained: int = 0
+    generated: int = 0
 
 
 def train(
@@ -208,6 +212,7 @@ def train(
         if not active:
             return
         gradients.compute(batch, active)
+        trained = len(active) * sum(len(part.rows.target) for part, _ in batch)
         norm = gradient.norm(dim=1)
         if training.clip:
             gradient.mul_((training.clip / (norm + 1e-6)).clamp(max=1.0)[:, None])
@@ -219,7 +224,8 @@ def train(
         if move is not None:
             own = {name: column[active] for name, column in policies.items()}
             dual[active] = move(gradients.each[active], gradients.columns, own)
-        record = StepRecord(step + 1, gradients.losses.clone(), norm, torch.tensor(rates, dtype=torch.float64))
+        rates_now = torch.tensor(rates, dtype=torch.float64)
+        record = StepRecord(step + 1, gradients.losses.clone(), norm, rates_now, trained=trained)
         stopped = stopped | torch.tensor([step + 1 >= n for n in last_step])
         stopped[list(stop(record))] = True
         yield record, TrainState(stack, first, second, step + 1, stopped, record.loss, dual)

@@ -1,0 +1,42 @@
+"""Methods over each other: what reward their policies gain for how much KL, beside the optimum."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import plotly.graph_objects as go
+
+from moalign.figures.style import GREY, STUDY_COLORS, STUDY_SYMBOLS, legend_above, themed
+from moalign.figures.text import label
+
+HEIGHT = 520
+
+
+def method_figure(
+    points: Mapping[str, Sequence[tuple[float, float]]], best: Sequence[tuple[float, float]]
+) -> go.Figure:
+    """Returns (KL, gain) of every policy of every method, over the curve of the exact optimum.
+
+    Args:
+        points: KL in nats and gain in weighted reward over the base, by method.
+        best: the same of the optimum, mean over the weights, ordered by KL.
+    """
+    figure = go.Figure()
+    figure.add_scatter(
+        x=[k for k, _ in best], y=[g for _, g in best], mode="lines", name="exact optimum, mean",
+        line={"color": GREY, "width": 2},
+    )  # fmt: skip
+    for i, (name, of) in enumerate(points.items()):
+        figure.add_scatter(
+            x=[k for k, _ in of], y=[g for _, g in of], mode="markers", name=label(name),
+            marker={
+                "color": STUDY_COLORS[i % len(STUDY_COLORS)],
+                "symbol": [*STUDY_SYMBOLS[:3], "cross", "x", "triangle-up", "star", "hexagon"][i % 8],
+                "size": 9, "opacity": 0.75,
+            },
+        )  # fmt: skip
+    figure.update_xaxes(title="KL to the base, nats per response", rangemode="tozero")
+    figure.update_yaxes(title="gain in weighted reward over the base")
+    figure = themed(figure, "What methods gain for their KL", HEIGHT)
+    figure.update_layout(**legend_above(HEIGHT))
+    return figure
