@@ -71,6 +71,7 @@ def first_view(driver: Any, address: str) -> float:
 
 def click(driver: Any, row: int) -> float:
     """Returns the seconds from the release of the button to the trial in the drawer."""
+    time.sleep(1.0)  # the plot makes room for the drawer
     x, y = driver.execute_script(_SPOT, row)
     mouse = {"x": x, "y": y, "button": "left", "clickCount": 1}
     for dx in (4, 0):

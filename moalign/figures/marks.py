@@ -53,9 +53,9 @@ def groups(view: FrontView) -> list[Group]:
 
 def linked(view: FrontView, rows: list[int]) -> dict[str, Any]:
     """Returns hover texts, and the trials as plain Python lists: binary arrays do not arrive in click events."""
-    if view.crowded:  # plain numbers, because lists of lists cost more than the points
+    if view.crowded:  # texts, because lists of lists cost more than the points, and plain numbers do not arrive
         return {
-            "customdata": [int(view.trials[row]) for row in rows],
+            "customdata": [str(view.trials[row]) for row in rows],
             "hovertemplate": "trial %{customdata}<extra></extra>",
         }
     links = [[int(view.trials[row])] for row in rows]

@@ -129,7 +129,7 @@ def _share_colors(figure: go.Figure, view: FrontView, name: str, values: FloatAr
     bar = {"orientation": "h", "y": -0.12, "yanchor": "top", "thickness": 12, "outlinewidth": 0, "title": title}
     row_of = {trial: row for row, trial in enumerate(view.trials)}
     for position, trace in enumerate(figure.data):
-        color = values[[row_of[link if isinstance(link, int) else link[0]] for link in trace.customdata]]
+        color = values[[row_of[int(link) if isinstance(link, str) else link[0]] for link in trace.customdata]]
         trace.marker.update(color=color, showscale=position == 0, colorbar=bar, **scale)
 
 

@@ -40,8 +40,8 @@
     return packed.length < text.length ? packed : text;
   };
 
-  // [trial, study], or the trial alone where there are many
-  const linkOf = (point) => (Array.isArray(point.customdata) ? point.customdata : [point.customdata]);
+  // [trial, study], or the trial alone as a text where there are many
+  const linkOf = (point) => (Array.isArray(point.customdata) ? point.customdata : [Number(point.customdata ?? NaN)]);
   const trialsOf = (points) => points.map((point) => linkOf(point)[0]).filter(Number.isInteger);
 
   window.dash_clientside = Object.assign({}, window.dash_clientside, {
