@@ -8,10 +8,8 @@ training takes the same way as an uninterrupted one.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Protocol, final
+from typing import final
 
 import numpy as np
 import torch
@@ -25,6 +23,7 @@ from moalign.policy.packing import PackedRows, TokenTable, packed_passes
 from moalign.policy.step import Batch
 from moalign.policy.tensors import to_device
 from moalign.policy.train import Training
+from moalign.policy.workspace import Workspace
 from moalign.store import is_complete, verify
 
 MOST_BYTES_IN_MEMORY = 1 << 30
@@ -32,13 +31,6 @@ MOST_BYTES_ON_DISK = 1 << 35
 TOKENS_PER_PASS = 1 << 12
 FILE = "trunk.npy"
 _STORED = {torch.bfloat16: np.dtype(np.int16), torch.float16: np.dtype(np.int16)}  # numpy has no bfloat16: its bits
-
-
-class CacheFolders(Protocol):
-    """Where arrays are kept; a study's store is one."""
-
-    def cache_folder(self, key: str) -> Path: ...
-    def publish(self, folder: Path) -> AbstractContextManager[Path]: ...
 
 
 @final
@@ -70,7 +62,7 @@ def trunk_cache(
     data: PreferenceData,
     stack: AdapterStack,
     training: Training,
-    folders: CacheFolders | None,
+    workspace: Workspace | None,
 ) -> TrunkCache | None:
     """Returns the cached activations below the stack's adapters, or None where there are none or they do not pay.
 
@@ -82,19 +74,19 @@ def trunk_cache(
     depth, table = native.depth(site.name for site in stack.sites), TokenTable(responses)
     shape = (len(table), int(language_model.model.config.hidden_size))
     dtype = next(language_model.model.parameters()).dtype
-    most = MOST_BYTES_IN_MEMORY if folders is None else MOST_BYTES_ON_DISK
+    most = MOST_BYTES_IN_MEMORY if workspace is None else MOST_BYTES_ON_DISK
     if depth == 0 or shape[0] * shape[1] * dtype.itemsize > most or responses.longest > native.window:
         return None
     stored = _STORED.get(dtype) or np.dtype(str(dtype).removeprefix("torch."))
-    if folders is None:
+    if workspace is None:
         activations = np.empty(shape, stored)
         _fill(activations, language_model, responses, depth, table)
         return TrunkCache(depth, table, activations, dtype)
-    folder = folders.cache_folder(f"trunk-{depth}-{responses.key()[:16]}")
+    folder = workspace.cache_folder(f"trunk-{depth}-{responses.key()[:16]}")
     if is_complete(folder):
         verify(folder)
     else:
-        with folders.publish(folder) as target:
+        with workspace.publish(folder) as target:
             file = np.lib.format.open_memmap(target / FILE, mode="w+", dtype=stored, shape=shape)
             _fill(file, language_model, responses, depth, table)
             file.flush()

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,35 +20,10 @@ from moalign.policy.chunks import CHUNK_TOKENS_CPU, Chunks, chunk_tokens
 from moalign.policy.engine import Engine
 from moalign.policy.train import StepRecord
 from moalign.policy.trunk import TrunkCache, trunk_cache
-from moalign.store import artefacts, checkpoints
+from moalign.store.workspace import FolderWorkspace
 from tests.policy.test_stack import BETAS, dpo_like, make_data, make_engine, one_thread, settings
 
 __all__ = ["one_thread"]  # equalities are claimed at one thread, as in test_stack
-
-
-class Folders:
-    """A workspace in plain folders."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-
-    def training_folder(self, key: str) -> Path:
-        return self.root / "training" / key
-
-    def cache_folder(self, key: str) -> Path:
-        return self.root / "cache" / key
-
-    def publish(self, folder: Path) -> AbstractContextManager[Path]:
-        return artefacts.publish(folder)
-
-    def checkpoint(self, key: str) -> Path | None:
-        return checkpoints.newest(self.training_folder(key))
-
-    def save_checkpoint(self, key: str, step: int, write: Callable[[Path], None]) -> None:
-        with artefacts.publish(checkpoints.path_of(self.training_folder(key), step)) as folder:
-            write(folder)
-
-    def clear_checkpoint(self, key: str) -> None: ...
 
 
 def trained(engine: Engine, name: str = "t", policies: dict[str, Any] | None = None, **changes: Any) -> AdapterStack:
@@ -181,7 +155,7 @@ def interrupted(folder: Path, after: int, **changes: Any) -> None:
     """Trains until the step `after` and stops there as Ctrl-C does."""
     steps: list[int] = []
     engine = make_engine(
-        workspace=Folders(folder),
+        workspace=FolderWorkspace(folder),
         on_step=lambda name, record, of: steps.append(record.step),
         should_stop=lambda: len(steps) == after,
         stop_policies=lambda name, record: [2] if record.step == 2 else [],
@@ -194,7 +168,7 @@ def finished(folder: Path, **changes: Any) -> AdapterStack:
     def stop(name: str, record: StepRecord) -> Iterable[int]:
         return [2] if record.step == 2 else []
 
-    return trained(make_engine(workspace=Folders(folder), stop_policies=stop), **changes)
+    return trained(make_engine(workspace=FolderWorkspace(folder), stop_policies=stop), **changes)
 
 
 @pytest.mark.parametrize("layers", [None, 1])
@@ -206,7 +180,10 @@ def test_resumed_equals_uninterrupted_with_a_stopped_policy_and_a_cached_trunk(
     interrupted(tmp_path / "cut", 4, **changes)
     pieces, whole = finished(tmp_path / "cut", **changes), finished(tmp_path / "whole", **changes)
     assert torch.equal(pieces.matrix, whole.matrix)
-    logs = [next(iter(make_engine(workspace=Folders(tmp_path / n)).training_logs().values())) for n in ("cut", "whole")]
+    logs = [
+        next(iter(make_engine(workspace=FolderWorkspace(tmp_path / n)).training_logs().values()))
+        for n in ("cut", "whole")
+    ]
     for field in ("loss", "gradient_norm", "learning_rate"):
         assert np.array_equal(getattr(logs[0], field), getattr(logs[1], field))
     assert logs[0].loss.shape == (6, 3) and np.unique(logs[0].loss[1:, 2]).size == 1
@@ -216,7 +193,7 @@ def test_resumed_equals_uninterrupted_with_a_stopped_policy_and_a_cached_trunk(
 def cache_of(engine: Engine, steps: int, folder: Path | None = None, **changes: Any) -> TrunkCache | None:
     training = settings(steps=steps, lora=LoRA(rank=4, layers=1), **changes)
     stack = AdapterStack.initial(engine.language_model.model, training.lora, 1, 0)
-    folders = None if folder is None else Folders(folder)
+    folders = None if folder is None else FolderWorkspace(folder)
     return trunk_cache(engine.language_model, make_data(engine), stack, training, folders)
 
 
