@@ -25,13 +25,13 @@ def test_the_first_block_stands_within_25_lines() -> None:
 
 @pytest.mark.slow
 def test_the_first_block_prints_what_the_readme_says() -> None:
-    """Counts and words are equal; sampled values may differ in the last digit between processors."""
+    """Counts and words are equal; another processor trains a slightly other tiny model, and so other policies."""
     done = subprocess.run([sys.executable, "-c", block("python")], capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr
     printed, stated = done.stdout.strip(), block("text").strip()
     assert re.sub(r"\s+", " ", NUMBER.sub("#", printed)) == re.sub(r"\s+", " ", NUMBER.sub("#", stated))
     numbers = [[float(n) for n in NUMBER.findall(text)] for text in (printed, stated)]
-    assert numbers[0] == pytest.approx(numbers[1], abs=0.15)
+    assert numbers[0] == pytest.approx(numbers[1], abs=0.25)
 
 
 def test_the_set_up_commands_are_those_of_ci() -> None:
