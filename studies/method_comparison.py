@@ -17,6 +17,7 @@ import moalign as ma
 from moalign.cli.compare import print_rows
 from moalign.comparison import STEPS, Outcome, compare, optimum_curve, summary
 from moalign.demo import toy_facts
+from moalign.figures import CONFIG
 from moalign.figures.methods import method_figure
 
 FLOORS = {
@@ -58,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for outcome in outcomes:
             points.setdefault(outcome.method, []).extend(outcome.points)
         drawn = method_figure(points, optimum_curve(toy_facts(asked.seeds[0])))
-        asked.figure.write_text(drawn.to_html(include_plotlyjs=True), encoding="utf-8")
+        asked.figure.write_text(drawn.to_html(include_plotlyjs=True, config=CONFIG), encoding="utf-8")
     judged = floors(outcomes)
     for wanted, found, held in judged:
         print(f"{'holds' if held else 'FAILS':<7}{wanted}: {', '.join(f'{v:.2f}' for v in found)}")

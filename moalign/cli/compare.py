@@ -49,13 +49,14 @@ def compare(
         outcomes = [o for seed in range(seeds) for o in run(seed, methods or None, steps, on_method=tell)]
         rows = summary(outcomes)
         if figure is not None:
+            from moalign.figures import CONFIG
             from moalign.figures.methods import method_figure
 
             points: dict[str, list[tuple[float, float]]] = {}
             for outcome in outcomes:
                 points.setdefault(outcome.method, []).extend(outcome.points)
             drawn = method_figure(points, optimum_curve(toy_facts(0)))
-            figure.write_text(drawn.to_html(include_plotlyjs=True), encoding="utf-8")
+            figure.write_text(drawn.to_html(include_plotlyjs=True, config=CONFIG), encoding="utf-8")
     if as_json:
         print_json(rows, indent=None)
     else:
