@@ -10,14 +10,13 @@ import pytest
 import moalign as ma
 from moalign import figures
 from moalign.errors import DefinitionError, StoreError
-from moalign.figures.comparison import wilson
 from moalign.figures.cost import frontier
 from moalign.figures.people import GroupUtility, User, people_places
 from moalign.figures.quality import DataSet, RewardQuality
 from moalign.figures.sidecar import Fact
 from moalign.figures.text import measured
 from moalign.figures.tuner import Field, Tried
-from moalign.front import Front, Point
+from moalign.front import Front, Point, wilson
 from tests.test_figures import make_front
 
 
@@ -40,9 +39,10 @@ def test_win_rates_count_prompts_and_ties_count_half() -> None:
 
 def test_wilson_intervals_are_those_of_the_textbook() -> None:
     """8 of 10: (0.8 + z2/20 +- z sqrt(0.016 + z2/400)) / (1 + z2/10) = [0.490, 0.943]."""
-    bounds = wilson(np.array([1.0] * 8 + [0.0] * 2))
+    bounds = wilson(8, 10)
     assert bounds.low == pytest.approx(0.490, abs=1e-3) and bounds.high == pytest.approx(0.943, abs=1e-3)
-    assert wilson(np.ones(5)).high == pytest.approx(1) and wilson(np.ones(5)).low < 0.6
+    assert wilson(5, 5).high == pytest.approx(1) and wilson(5, 5).low < 0.6
+    assert np.isnan(wilson(0, 0).value) and (wilson(0, 0).low, wilson(0, 0).high) == (0, 1)
 
 
 def test_differences_join_to_the_texts() -> None:
@@ -197,7 +197,7 @@ def test_reliability_of_a_calibrated_reward_lies_on_the_diagonal() -> None:
 
 def test_a_search_is_drawn_with_its_best_and_refuses_trials_without_a_value_for_a_field() -> None:
     fields = [
-        Field(name="method.beta", low=0.01, high=1.0, log=True, importance=0.8),
+        Field(name="method.beta", low=0.01, high=1.0, log=True),
         Field(name="method.steps", low=10, high=100),
     ]
     rng = np.random.default_rng(0)
@@ -208,7 +208,7 @@ def test_a_search_is_drawn_with_its_best_and_refuses_trials_without_a_value_for_
         trials.append(
             Tried(number=number, values={"method.beta": beta, "method.steps": steps}, value=value, acquisition=0.1)
         )
-    tuning = figures.Tuning(fields=fields, trials=trials)
+    tuning = figures.Tuning(fields=fields, trials=trials, importance={"hypervolume": {"method.beta": 0.8}})
     history = figures.search_figure(tuning)
     assert list(history.data[1].y) == np.maximum.accumulate([t.value for t in trials]).tolist()
     assert figures.slice_figure(tuning).layout.xaxis.type == "log" and figures.importance_figure(tuning).data

@@ -15,9 +15,9 @@ import plotly.graph_objects as go
 from moalign.arrays import FloatArray
 from moalign.figures.style import BLUE, LIGHT, themed
 from moalign.figures.text import label
-from moalign.front import Interval
+from moalign.front import Interval, wilson
+from moalign.front.intervals import Z95
 
-_Z = 1.959964  # 95%
 Mark = tuple[Literal["same", "changed"], str]
 
 
@@ -68,19 +68,10 @@ def compare(a: Sequence[Mapping[str, Any]], b: Sequence[Mapping[str, Any]], obje
     for j, name in enumerate(names):
         known = np.isfinite(gaps[:, j]) if len(rows) else np.zeros(0, dtype=bool)
         score = 0.5 + 0.5 * np.sign(gaps[known, j])
-        wins[name] = wilson(_prompt_means(score, prompt[known]))
+        won = _prompt_means(score, prompt[known])
+        wins[name] = wilson(float(won.sum()), len(won))
         gains[name] = _mean(_prompt_means(gaps[known, j], prompt[known]))
     return Comparison(objectives=names, pairs=pairs, wins=wins, gains=gains, prompts=len(np.unique(prompt)))
-
-
-def wilson(scores: FloatArray) -> Interval:
-    """Returns the mean of scores in [0, 1] with its 95% Wilson interval; [0, 1] around NaN without any."""
-    n = len(scores)
-    if n == 0:
-        return Interval(math.nan, 0.0, 1.0)
-    p, z2 = float(scores.mean()), _Z * _Z
-    middle, half = p + z2 / (2 * n), _Z * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
-    return Interval(p, max((middle - half) / (1 + z2 / n), 0.0), min((middle + half) / (1 + z2 / n), 1.0))
 
 
 def win_figure(comparison: Comparison, a: str, b: str) -> go.Figure:
@@ -147,6 +138,6 @@ def _prompt_means(values: FloatArray, prompts: FloatArray) -> FloatArray:
 def _mean(values: FloatArray) -> Interval:
     if not len(values):
         return Interval(math.nan)
-    half = _Z * float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+    half = Z95 * float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else math.nan
     mean = float(values.mean())
     return Interval(mean, mean - half, mean + half)

@@ -14,7 +14,7 @@ import pydantic
 
 from moalign.arrays import FloatArray
 from moalign.figures.sidecar import Fact, Sidecar
-from moalign.figures.style import BLUE, GREY, LIGHT, ORANGE, SCALE, VERMILLION, message_figure, themed
+from moalign.figures.style import BLUE, GREY, LIGHT, ORANGE, SCALE, VERMILLION, message_figure, on_card, themed
 from moalign.figures.text import label, number
 
 _STRICT = pydantic.ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
@@ -137,7 +137,7 @@ def people_figure(people: People, chosen: str | None = None, height: int = 460) 
         )
     themed(figure, "", height)
     figure.update_xaxes(visible=False).update_yaxes(visible=False, scaleanchor="x")
-    return _plain(figure)
+    return on_card(figure)
 
 
 def accuracy_figure(people: People, height: int = 320) -> go.Figure:
@@ -167,7 +167,7 @@ def accuracy_figure(people: People, height: int = 320) -> go.Figure:
     figure.add_hline(y=0.5, line={"color": LIGHT.line, "dash": "dot"}, annotation_text="chance")
     more = f"; the worst {len(shown)} of {len(users)}" if len(shown) < len(users) else ""
     figure.update_xaxes(title_text=f"users, from worst to best{more}")
-    return _plain(figure.update_yaxes(title_text="held-out accuracy", tickformat=".0%", range=[0, 1.05]))
+    return on_card(figure.update_yaxes(title_text="held-out accuracy", tickformat=".0%", range=[0, 1.05]))
 
 
 def utility_figure(people: People, height: int = 360) -> go.Figure:
@@ -202,7 +202,7 @@ def utility_figure(people: People, height: int = 360) -> go.Figure:
     figure.update_xaxes(
         title_text="trial", tickvals=list(range(len(trials))), ticktext=[str(trial) for trial in trials]
     )
-    return _plain(figure.update_yaxes(title_text="utility (reward, higher is better)"))
+    return on_card(figure.update_yaxes(title_text="utility (reward, higher is better)"))
 
 
 _COLORS = (BLUE, ORANGE, "#009E73", "#CC79A7", "#56B4E9", VERMILLION)
@@ -215,8 +215,3 @@ def _user_text(people: People, user: User) -> str:
     if user.accuracy is not None:
         lines.append(f"accuracy {user.accuracy.value:.0%} of {user.comparisons}")
     return "<br>".join(lines)
-
-
-def _plain(figure: go.Figure) -> go.Figure:
-    legend = {"orientation": "h", "x": 0, "y": 1.02, "xanchor": "left", "yanchor": "bottom"}
-    return figure.update_layout(title=None, legend=legend, margin={"l": 56, "r": 16, "t": 40, "b": 48})

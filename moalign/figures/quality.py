@@ -6,7 +6,6 @@ whoever reads the training data).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -16,8 +15,9 @@ import pydantic
 
 from moalign.arrays import FloatArray
 from moalign.figures.sidecar import Fact, Sidecar
-from moalign.figures.style import LIGHT, STUDY_COLORS, message_figure, themed
+from moalign.figures.style import LIGHT, STUDY_COLORS, message_figure, on_card, themed
 from moalign.figures.text import label, number
+from moalign.front import wilson
 
 _STRICT = pydantic.ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
 _SYMBOLS = ("circle", "square", "diamond", "cross", "x", "triangle-up")
@@ -121,13 +121,13 @@ def calibration_figure(calibration: Calibration, height: int = 420) -> go.Figure
     line = {"color": LIGHT.line, "dash": "dash", "width": 1.5}
     figure.add_trace(go.Scatter(x=[0, 1], y=[0, 1], mode="lines", line=line, name="perfect", hoverinfo="skip"))
     for position, reward in enumerate(calibration.rewards):
-        bounds = [_wilson(b.accuracy, b.count) for b in reward.bins]
+        bounds = [wilson(b.accuracy * b.count, b.count) for b in reward.bins]
         color = STUDY_COLORS[position % len(STUDY_COLORS)]
         error = {
             "type": "data",
             "symmetric": False,
-            "array": [high - b.accuracy for (_, high), b in zip(bounds, reward.bins, strict=True)],
-            "arrayminus": [b.accuracy - low for (low, _), b in zip(bounds, reward.bins, strict=True)],
+            "array": [bound.high - b.accuracy for bound, b in zip(bounds, reward.bins, strict=True)],
+            "arrayminus": [b.accuracy - bound.low for bound, b in zip(bounds, reward.bins, strict=True)],
             "thickness": 1,
             "width": 3,
             "color": color,
@@ -145,14 +145,14 @@ def calibration_figure(calibration: Calibration, height: int = 420) -> go.Figure
     themed(figure, "", height)
     figure.update_xaxes(title_text="predicted probability", tickformat=".0%", range=[-0.02, 1.02])
     figure.update_yaxes(title_text="observed share", tickformat=".0%", range=[-0.02, 1.02])
-    return _plain(figure)
+    return on_card(figure)
 
 
 def labels_figure(facts: DataFacts, height: int = 420) -> go.Figure:
     """Returns how often each label occurs, one group of bars per data set."""
     some = [entry for entry in facts.sets if entry.labels]
     if not some:
-        return message_figure("", "No labels were counted.")
+        return message_figure("", "No labels to count: the first response is the preferred one in every row.")
     figure = go.Figure()
     for position, entry in enumerate(some):
         names, counts = [label(name) for name in entry.labels], list(entry.labels.values())
@@ -165,7 +165,7 @@ def labels_figure(facts: DataFacts, height: int = 420) -> go.Figure:
         )
     themed(figure, "", height)
     figure.update_xaxes(title_text="label", type="category").update_yaxes(title_text="share of rows", tickformat=".0%")
-    return _plain(figure)
+    return on_card(figure)
 
 
 def quality_rows(calibration: Calibration) -> list[Sequence[str]]:
@@ -185,16 +185,3 @@ def quality_rows(calibration: Calibration) -> list[Sequence[str]]:
 def _percent(fact: Fact) -> str:
     bounds = f" [{fact.low:.1%}, {fact.high:.1%}]" if fact.low is not None and fact.high is not None else ""
     return f"{fact.value:.1%}{bounds}"
-
-
-def _wilson(p: float, n: int) -> tuple[float, float]:
-    if n <= 0:
-        return p, p
-    z2 = 1.959964**2
-    middle, half = p + z2 / (2 * n), 1.959964 * math.sqrt(max(p * (1 - p), 0.0) / n + z2 / (4 * n * n))
-    return max((middle - half) / (1 + z2 / n), 0.0), min((middle + half) / (1 + z2 / n), 1.0)
-
-
-def _plain(figure: go.Figure) -> go.Figure:
-    legend = {"orientation": "h", "x": 0, "y": 1.02, "xanchor": "left", "yanchor": "bottom"}
-    return figure.update_layout(title=None, legend=legend, margin={"l": 60, "r": 16, "t": 44, "b": 50})

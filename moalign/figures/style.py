@@ -109,3 +109,9 @@ def message_figure(title: str, message: str) -> go.Figure:
     figure = themed(go.Figure(), title, height=220)
     figure.update_xaxes(visible=False).update_yaxes(visible=False)
     return figure.add_annotation(text=message, showarrow=False, x=0.5, y=0.5, xref="paper", yref="paper")
+
+
+def on_card(figure: go.Figure) -> go.Figure:
+    """Gives a figure the frame it has on a card, which bears its title: legend above the plot, narrow margins."""
+    legend = {"orientation": "h", "x": 0, "y": 1.02, "xanchor": "left", "yanchor": "bottom"}
+    return figure.update_layout(title=None, legend=legend, margin={"l": 60, "r": 16, "t": 44, "b": 50})

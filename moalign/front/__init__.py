@@ -31,7 +31,7 @@ from moalign.front.indicators import (
     maximum_utility_loss,
     sparsity,
 )
-from moalign.front.intervals import ClusteredMean, Interval, bootstrap_over_prompts, clustered_mean
+from moalign.front.intervals import ClusteredMean, Interval, bootstrap_over_prompts, clustered_mean, wilson
 from moalign.front.pareto import crowding_distance, non_dominated, pareto_rank
 from moalign.front.point import Point
 from moalign.front.portfolios import Portfolio, portfolio
@@ -92,4 +92,5 @@ __all__ = [
     "sparsity",
     "stratified_bootstrap",
     "supported",
+    "wilson",
 ]

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 from moalign.arrays import FloatArray
 from moalign.errors import DefinitionError
 
+Z95 = 1.959964  # standard errors of a 95% interval
 _RESAMPLES = 2000
 _FEWEST_RESAMPLES = 200  # fewer draws say too little about a 95% bound
 _BOOTSTRAP_MILLISECONDS = 3000
@@ -50,6 +51,20 @@ class Interval:
         if not math.isfinite(scale) or scale == 0:
             return 3
         return min(max(digits - 1 - math.floor(math.log10(scale)), 0), 9)
+
+
+def wilson(right: float, n: int) -> Interval:
+    """Returns the share right / n with its 95% Wilson score interval; NaN in [0, 1] for n = 0.
+
+    Args:
+        right: successes in [0, n]; halves count for ties.
+        n: independent trials.
+    """
+    if n == 0:
+        return Interval(math.nan, 0.0, 1.0)
+    p, z2 = right / n, Z95 * Z95
+    middle, half = p + z2 / (2 * n), Z95 * math.sqrt(max(p * (1 - p), 0.0) / n + z2 / (4 * n * n))
+    return Interval(p, max((middle - half) / (1 + z2 / n), 0.0), min((middle + half) / (1 + z2 / n), 1.0))
 
 
 class ClusteredMean(NamedTuple):

@@ -17,7 +17,7 @@ from moalign.data.comparisons import from_rows
 from moalign.errors import ArtefactError, DataError, DataWarning, DefinitionError, ModelError, RewardError
 from moalign.rewards import IdealPoint, Mixture, PersonalRewards
 from moalign.rewards.people import em, scores
-from moalign.rewards.people.agreement import adjusted_rand, measure, wilson
+from moalign.rewards.people.agreement import adjusted_rand, measure, share
 from moalign.rewards.people.features import fit_features
 from moalign.rewards.people.noise import Noise, fit_noise, posterior
 from moalign.rewards.people.selection import parsimonious
@@ -317,7 +317,7 @@ def test_accuracy_counts_ties_half_and_calibration_is_per_part() -> None:
     assert found.worst == "b" and found.parts["b"].value == pytest.approx(0.1)
     tied = measure(np.zeros(2), np.full(2, 0.5), np.array([1.0, 0.0]), np.zeros(2, int), ("a",))
     assert tied.accuracy.value == 0.5
-    assert wilson(8, 10)[1:3] == pytest.approx((0.4902, 0.9433), abs=1e-4)
+    assert share(8, 10)[1:3] == pytest.approx((0.4902, 0.9433), abs=1e-4)
     with pytest.raises(DataError, match=r"every label is 0\.5"):
         measure(np.zeros(2), np.full(2, 0.5), np.full(2, 0.5), np.zeros(2, int), ("a",))
 

@@ -11,6 +11,7 @@ import numpy as np
 from moalign.arrays import FloatArray, IntArray
 from moalign.data.tables import short_repr
 from moalign.errors import DataError
+from moalign.front import wilson
 
 BINS = 10
 FEWEST_CALIBRATED = 30  # comparisons of a part that has a calibration error
@@ -51,14 +52,10 @@ class Agreement:
         )
 
 
-def wilson(right: float, n: int) -> Share:
-    """Returns right / n with its interval at z = 1.96; n = 0 gives NaN in [0, 1]."""
-    if n == 0:
-        return Share(float("nan"), 0.0, 1.0, 0)
-    z, p = 1.96, right / n
-    middle, half = p + z * z / (2 * n), z * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    total = 1 + z * z / n
-    return Share(p, max(float(middle - half) / total, 0.0), min(float(middle + half) / total, 1.0), n)
+def share(right: float, n: int) -> Share:
+    """Returns right / n with its interval; n = 0 gives NaN in [0, 1]."""
+    found = wilson(right, n)
+    return Share(found.value, found.low, found.high, n)
 
 
 def hits(margins: FloatArray, labels: FloatArray) -> FloatArray:
@@ -105,13 +102,13 @@ def measure(
     known = ~np.isnan(hit)
     right = np.bincount(part[known], weights=hit[known], minlength=len(names))
     counts = np.bincount(part[known], minlength=len(names))
-    judged = {name: wilson(float(right[i]), int(counts[i])) for i, name in enumerate(names) if counts[i]}
+    judged = {name: share(float(right[i]), int(counts[i])) for i, name in enumerate(names) if counts[i]}
     p = probabilities.clip(1e-12, 1 - 1e-12)
     error, bins = calibration(probabilities, hit)
     by_part = np.split(np.argsort(part, kind="stable"), np.cumsum(np.bincount(part, minlength=len(names)))[:-1])
     large = [rows for rows, n in zip(by_part, counts, strict=True) if n >= FEWEST_CALIBRATED]
     return Agreement(
-        accuracy=wilson(float(right.sum()), int(counts.sum())), parts=judged,
+        accuracy=share(float(right.sum()), int(counts.sum())), parts=judged,
         worst=min(judged, key=lambda name: (judged[name].value, -judged[name].n)),
         log_loss=float(-(labels * np.log(p) + (1 - labels) * np.log(1 - p)).mean()),
         brier=float(((probabilities - labels) ** 2).mean()), calibration_error=error, reliability=bins,
