@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import moalign as ma
+from moalign import figures
 from moalign.errors import DefinitionError, StoreError, StudyChangedError
 from moalign.store import Store
 from moalign.tuning import (
@@ -276,10 +277,15 @@ def test_tuning_a_study_trains_what_it_asks(finished: tuple[Path, Tuning]) -> No
     assert settings[0]["method.beta"] == 0.5  # the study's own settings come first
     assert np.array_equal(tuning.front.X, [s["weights"] for s in settings])
     assert np.array_equal(tuning.front.F, tuning.tuner.values)
-    content = json.loads((root / "tiny-tuning" / "tuning.json").read_text())
-    assert [t["policies"] for t in content["trials"]] == [[0], [1], [2], [3]]
-    assert content["trials"][-1]["hypervolume"] == pytest.approx(tuning.front.hypervolume().value)
-    assert [p["kind"] for p in content["parameters"]] == ["number", "number", "simplex"]
+    page = figures.Tuning.load(root / "tiny-tuning")
+    assert page is not None and [t.policies for t in page.trials] == [[0], [1], [2], [3]]
+    assert page.trials[-1].so_far == pytest.approx(tuning.front.hypervolume().value)
+    weights = [f"weights: {name}" for name in tuning.front.objectives]
+    assert [f.name for f in page.fields][-2:] == weights and len(page.fields) == 4
+    assert [[t.values[name] for name in weights] for t in page.trials] == tuning.front.X.tolist()
+    alone = np.prod(np.maximum(tuning.front.F - np.array(page.reference_point), 0), axis=1)
+    assert [t.value for t in page.trials] == pytest.approx(alone.tolist())
+    assert len(figures.search_figure(page).data) == 2 and len(figures.slice_figure(page).data) == 8
     assert "4 of 4 trials" in repr(tuning)
     again = tuning.study_with(tuning.best[0], name="again", seed=9)
     assert again.seed == 9 and again.method.beta == tuning.best[0].settings["method.beta"]  # type: ignore[attr-defined]

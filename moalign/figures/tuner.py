@@ -1,6 +1,7 @@
 """A search over fields of a method: which values were tried, what they gave, and which field mattered.
 
-The file `tuning.json`, written by whoever runs the search.
+The file `tuning.json`, written by `moalign tune` and by whoever runs a search of their own. A choice counts as the
+position of its option; preference weights are one field per objective.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import pydantic
 from plotly.subplots import make_subplots
 
 from moalign.figures.sidecar import Sidecar
-from moalign.figures.style import BLUE, GREY, LIGHT, SCALE, VERMILLION, message_figure, themed
+from moalign.figures.style import BLUE, GREY, LIGHT, SCALE, STUDY_COLORS, VERMILLION, message_figure, on_card, themed
 from moalign.figures.text import label, number
 
 _STRICT = pydantic.ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
@@ -32,19 +33,41 @@ class Field(pydantic.BaseModel):
     low: float
     high: float
     log: bool = False
-    importance: float | None = None  # share of the variance of the value, in [0, 1]
+    options: list[str] = []  # of a choice, whose values are positions in it; untrusted
+
+    def shown(self, value: float) -> str:
+        """Returns a value as people read it."""
+        return self.options[round(value)] if self.options else number(value, 3)
+
+
+class Rung(pydantic.BaseModel):
+    """What a trial reached with a share of the full budget."""
+
+    model_config = _STRICT
+
+    fidelity: float  # in (0, 1]
+    values: dict[str, float]  # by objective
 
 
 class Tried(pydantic.BaseModel):
-    """One study of the search."""
+    """One trial of the search: some settings, and what came of them."""
 
     model_config = _STRICT
 
     number: int
     values: dict[str, float]  # by field
     value: float | None = None  # what the search maximises; None while running or failed
-    study: str | None = None  # its name in the store
+    study: str | None = None  # its name in the store, if it has a study of its own
     acquisition: float | None = None  # what the search expected of it, when it was proposed
+    state: str | None = None  # "asked", "told", "failed" or "dropped"
+    policies: list[int] = []  # numbers of its trials in this study
+    objectives: dict[str, float] = {}  # what was measured at the full budget
+    columns: dict[str, float] = {}  # further measurements, such as the KL
+    rungs: list[Rung] = []  # at rising budgets
+    so_far: float | None = None  # value of all trials up to this one together; the best of them when None
+    on_front: bool = False
+    source: str | None = None  # the earlier study it was taken from
+    error: str | None = None  # why it failed; untrusted
 
 
 class Tuning(Sidecar):
@@ -52,9 +75,12 @@ class Tuning(Sidecar):
 
     FILE: ClassVar[str] = "tuning.json"
 
-    objective: str = "hypervolume"
+    objective: str = "hypervolume"  # what the value of a trial is
     fields: list[Field]
     trials: list[Tried]
+    importance: dict[str, dict[str, float]] = {}  # shares of the variance, by what is explained and by setting
+    reference_point: list[float] | None = None  # corner of the hypervolume
+    limits: dict[str, float] = {}  # upper bounds by column
 
     @pydantic.model_validator(mode="after")
     def _fits(self) -> Self:
@@ -62,6 +88,9 @@ class Tuning(Sidecar):
         for trial in self.trials:
             if missing := names - set(trial.values):
                 raise ValueError(f"trial {trial.number} has no value for {', '.join(sorted(missing))}")
+            for field in self.fields:
+                if field.options and not -0.5 <= trial.values[field.name] <= len(field.options) - 0.5:
+                    raise ValueError(f"trial {trial.number} has no option of {field.name}: {trial.values[field.name]}")
         return self
 
     def done(self) -> list[Tried]:
@@ -87,11 +116,11 @@ def slice_figure(tuning: Tuning) -> go.Figure:
         ring = {"symbol": "circle-open", "size": 17, "color": VERMILLION, "line": {"width": 2.5}}
         mark = go.Scatter(x=[best.values[field.name]], y=[best.value], mode="markers", marker=ring, hoverinfo="skip")
         figure.add_trace(mark.update(name="best", showlegend=position == 0), **place)
-        figure.update_xaxes(title_text=label(field.name), type="log" if field.log else "linear", **place)
+        figure.update_xaxes(**_axis(field), **place)
     themed(figure, "", 80 + 280 * rows)
     for position in range(rows):
         figure.update_yaxes(title_text=f"{label(tuning.objective)} (higher is better)", row=position + 1, col=1)
-    return _plain(figure)
+    return on_card(figure)
 
 
 def contour_figure(tuning: Tuning, x: str, y: str, height: int = 400) -> go.Figure:
@@ -118,23 +147,26 @@ def contour_figure(tuning: Tuning, x: str, y: str, height: int = 400) -> go.Figu
     dots = go.Scatter(x=[t.values[x] for t in done], y=[t.values[y] for t in done], mode="markers", marker=marker)
     figure.add_trace(dots.update(hovertext=[_text(tuning, t) for t in done], hoverinfo="text", showlegend=False))
     themed(figure, "", height)
-    figure.update_xaxes(title_text=label(x), type="log" if fields[x].log else "linear")
-    return _plain(figure.update_yaxes(title_text=label(y), type="log" if fields[y].log else "linear"))
+    return on_card(figure.update_xaxes(**_axis(fields[x])).update_yaxes(**_axis(fields[y])))
 
 
 def importance_figure(tuning: Tuning, height: int = 260) -> go.Figure:
-    """Returns how much each field moved the value, largest on top."""
-    known = sorted((f for f in tuning.fields if f.importance is not None), key=lambda f: f.importance or 0.0)
+    """Returns how much each setting moved what was measured, the largest on top; a colour per quantity."""
+    known = {of: shares for of, shares in tuning.importance.items() if shares}
     if not known:
         return message_figure("", "No importance of fields was computed.")
-    bars = go.Bar(x=[f.importance for f in known], y=[label(f.name) for f in known], orientation="h")
-    bars.update(
-        marker={"color": BLUE}, text=[f"{f.importance:.0%}" for f in known], textposition="auto", hoverinfo="skip"
-    )
-    figure = themed(go.Figure(bars), "", height)
-    return _plain(
-        figure.update_xaxes(title_text=f"share of the variance of {label(tuning.objective)}", tickformat=".0%")
-    )
+    first = next(iter(known.values()))
+    names = sorted({name for shares in known.values() for name in shares}, key=lambda name: first.get(name, 0.0))
+    figure = go.Figure()
+    for position, (of, shares) in enumerate(known.items()):
+        values = [shares.get(name, 0.0) for name in names]
+        bars = go.Bar(x=values, y=[label(name) for name in names], orientation="h", name=label(of), hoverinfo="skip")
+        texts, color = [f"{value:.0%}" for value in values], STUDY_COLORS[position % len(STUDY_COLORS)]
+        figure.add_trace(bars.update(marker={"color": color}, text=texts, textposition="auto"))
+    themed(figure, "", height)
+    figure.update_layout(showlegend=len(known) > 1, legend_traceorder="normal")
+    of = f" of {label(next(iter(known)))}" if len(known) == 1 else ""
+    return on_card(figure.update_xaxes(title_text=f"share of the variance{of}", tickformat=".0%", rangemode="tozero"))
 
 
 def search_figure(tuning: Tuning, height: int = 300) -> go.Figure:
@@ -147,8 +179,10 @@ def search_figure(tuning: Tuning, height: int = 300) -> go.Figure:
     dots = go.Scatter(x=numbers, y=values, mode="markers", marker=marker, name="reached")
     figure = go.Figure(dots.update(hovertext=[_text(tuning, t) for t in done], hoverinfo="text"))
     line = {"shape": "hv", "color": BLUE, "width": 2}
-    best = np.maximum.accumulate(values)
-    figure.add_trace(go.Scatter(x=numbers, y=best, mode="lines", line=line, name="best so far", hoverinfo="skip"))
+    together = [t.so_far for t in done]
+    best = np.maximum.accumulate(values) if None in together else np.array(together, dtype=np.float64)
+    name = "best so far" if None in together or np.allclose(best, np.maximum.accumulate(values)) else "all so far"
+    figure.add_trace(go.Scatter(x=numbers, y=best, mode="lines", line=line, name=name, hoverinfo="skip"))
     expected = [t for t in done if t.acquisition is not None]
     if expected:
         trace = go.Scatter(x=[t.number for t in expected], y=[t.acquisition for t in expected], mode="lines+markers")
@@ -161,10 +195,17 @@ def search_figure(tuning: Tuning, height: int = 300) -> go.Figure:
         )
     themed(figure, "", height)
     figure.update_xaxes(title_text="trial of the search")
-    figure = _plain(figure)
+    figure = on_card(figure)
     return figure.update_layout(
         yaxis_title_text=f"{label(tuning.objective)} (higher is better)", margin_r=60 if expected else 16
     )
+
+
+def _axis(field: Field) -> dict[str, object]:
+    axis: dict[str, object] = {"title_text": label(field.name), "type": "log" if field.log else "linear"}
+    if field.options:
+        axis |= {"tickvals": list(range(len(field.options))), "ticktext": [label(name) for name in field.options]}
+    return axis
 
 
 def _scaled(field: Field, value: float) -> float:
@@ -181,10 +222,6 @@ def _unscaled(field: Field, share: float) -> float:
 
 def _text(tuning: Tuning, trial: Tried) -> str:
     lines = [f"<b>trial {trial.number}</b>: {label(tuning.objective)} {number(trial.value)}"]
-    lines += [f"{label(name)} {number(value)}" for name, value in trial.values.items()]
+    lines += [f"{label(field.name)} {label(field.shown(trial.values[field.name]))}" for field in tuning.fields]
+    lines += [f"{label(name)}: {number(value)}" for name, value in trial.objectives.items() if name != tuning.objective]
     return "<br>".join(lines)
-
-
-def _plain(figure: go.Figure) -> go.Figure:
-    legend = {"orientation": "h", "x": 0, "y": 1.02, "xanchor": "left", "yanchor": "bottom"}
-    return figure.update_layout(title=None, legend=legend, margin={"l": 60, "r": 16, "t": 44, "b": 50})

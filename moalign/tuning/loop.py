@@ -263,7 +263,7 @@ class _Loop:
             asked = self._asked(place, known, min(batch, trials - done))
             self._run(asked)
             done += len(asked)
-            record.write(self.records, self.tuner, self.target, self.numbers)
+            record.write(self.records, self.tuner, self.numbers)
 
     def _asked(self, place: int, known: Sequence[Mapping[str, Any]], count: int) -> list[Trial]:
         """Returns the trials of a batch: as recorded, completed by new ones only if none was trained yet."""

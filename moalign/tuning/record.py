@@ -1,12 +1,6 @@
 """`tuning.json` in the folder of a tuning, for people and the dashboard; and settings as JSON and back.
 
-{"format": 1, "target", "objectives": [names], "reference_point": [numbers] or null, "limits": {column: bound},
- "parameters": [{"name", "kind": "number" | "integer" | "choice" | "simplex", "low", "high", "log", "options",
-                 "objectives"}],
- "trials": [{"trial", "settings": {name: number | text | [numbers]}, "state", "values": {objective: number} | null,
-             "columns": {name: number}, "rungs": [{"fidelity", "values"}], "policies": [numbers in the store],
-             "hypervolume": of the results so far, "on_front": bool, "source": text | null, "error": text | null}],
- "importance": {"hypervolume" | objective: {name: share}}}
+The file is `moalign.figures.Tuning`: what was searched, what every trial had and reached, and what mattered.
 """
 
 from __future__ import annotations
@@ -20,59 +14,100 @@ from typing import Any
 import numpy as np
 
 from moalign.errors import DefinitionError, StoreError
+from moalign.figures import tuner as page
 from moalign.front import hypervolume
 from moalign.store import StudyStore, write_json_atomic
 from moalign.study import Study
 from moalign.tuning.insight import HYPERVOLUME, importance
 from moalign.tuning.space import Choice, Space
-from moalign.tuning.tuner import Tuner
+from moalign.tuning.tuner import Trial, Tuner
 
-FILE = "tuning.json"
+FILE = page.Tuning.FILE
 
 
-def write(records: StudyStore, tuner: Tuner, target: str, numbers: Mapping[tuple[int, float], list[int]]) -> None:
+def write(records: StudyStore, tuner: Tuner, numbers: Mapping[tuple[int, float], list[int]]) -> None:
     """Writes tuning.json into the study's folder, whole or not at all."""
-    write_json_atomic(records.folder / FILE, as_json(tuner, target, numbers))
+    facts(tuner, numbers).save(records.folder)
 
 
-def as_json(tuner: Tuner, target: str, numbers: Mapping[tuple[int, float], list[int]]) -> dict[str, Any]:
+def facts(tuner: Tuner, numbers: Mapping[tuple[int, float], list[int]]) -> page.Tuning:
     """Returns the content of tuning.json.
+
+    With several objectives the value of a trial is the hypervolume that its policy dominates alone.
 
     Args:
         tuner: with its trials.
-        target: what is maximised.
         numbers: (trial, fidelity) -> numbers of the policies in the store.
     """
-    corner = tuner.reference_point
-    front = {t.number for t in tuner.front()}
-    volumes = _volumes(tuner)
+    corner, several = tuner.reference_point, len(tuner.objectives) > 1
+    front, volumes = {t.number for t in tuner.front()}, _volumes(tuner)
+    fields = _fields(tuner)
+    trials = [
+        page.Tried(
+            number=t.number,
+            values=dict(zip((f.name for f in fields), _positions(tuner, t), strict=True)),
+            value=_value(tuner, t),
+            state=t.state,
+            policies=[n for (trial, _), own in numbers.items() if trial == t.number for n in own],
+            objectives={} if t.result is None else dict(t.result.values),
+            columns={} if t.result is None else dict(t.result.columns),
+            rungs=[page.Rung(fidelity=o.fidelity, values=dict(o.values)) for o in t.observations],
+            so_far=volumes[t.number] if t.result is not None else None,
+            on_front=t.number in front,
+            source=t.source,
+            error=t.error,
+        )
+        for t in tuner.trials
+    ]
     enough = sum(t.result is not None for t in tuner.trials) >= tuner.initial
-    kinds = [HYPERVOLUME, *(tuner.objectives if len(tuner.objectives) > 1 else ())]
-    return {
-        "format": 1,
-        "target": target,
-        "objectives": list(tuner.objectives),
-        "reference_point": None if corner is None else corner.tolist(),
-        "limits": tuner.limits,
-        "parameters": tuner.space.describe(),
-        "trials": [
-            {
-                "trial": t.number,
-                "settings": {name: plain(value) for name, value in t.settings.items()},
-                "state": t.state,
-                "values": None if t.result is None else dict(t.result.values),
-                "columns": {} if t.result is None else dict(t.result.columns),
-                "rungs": [{"fidelity": o.fidelity, "values": dict(o.values)} for o in t.observations],
-                "policies": [n for (trial, _), own in numbers.items() if trial == t.number for n in own],
-                "hypervolume": volumes[t.number],
-                "on_front": t.number in front,
-                "source": t.source,
-                "error": t.error,
-            }
-            for t in tuner.trials
-        ],
-        "importance": {of: importance(tuner, of) for of in kinds} if enough else {},
-    }
+    kinds = (HYPERVOLUME, *tuner.objectives) if several else tuner.objectives
+    return page.Tuning(
+        objective=HYPERVOLUME if several else tuner.objectives[0],
+        fields=fields,
+        trials=trials,
+        importance={of: importance(tuner, of) for of in kinds} if enough else {},
+        reference_point=None if corner is None else corner.tolist(),
+        limits=dict(tuner.limits),
+    )
+
+
+def _fields(tuner: Tuner) -> list[page.Field]:
+    """Returns the fields of all dimensions: of weights one per objective, of others one."""
+    found = []
+    for name, dimension in tuner.space.dimensions.items():
+        described = dimension.describe()
+        if described["kind"] == "simplex":
+            count = described["objectives"]
+            own = tuner.objectives if len(tuner.objectives) == count else range(count)
+            found += [page.Field(name=f"{name}: {of}", low=0.0, high=1.0) for of in own]
+        elif described["kind"] == "choice":
+            options = described["options"]
+            found.append(page.Field(name=name, low=0.0, high=len(options) - 1.0, options=options))
+        else:
+            low, high = float(described["low"]), float(described["high"])
+            found.append(page.Field(name=name, low=low, high=high, log=described["log"]))
+    return found
+
+
+def _positions(tuner: Tuner, trial: Trial) -> list[float]:
+    """Returns the settings of a trial as the numbers of `_fields`."""
+    found: list[float] = []
+    for name, dimension in tuner.space.dimensions.items():
+        value = trial.settings[name]
+        if isinstance(dimension, Choice):
+            found.append(float(np.argmax(dimension.encode(value))))
+        else:
+            found += map(float, value if isinstance(value, (tuple, list)) else (value,))
+    return found
+
+
+def _value(tuner: Tuner, trial: Trial) -> float | None:
+    if trial.result is None:
+        return None
+    values, corner = np.array([trial.result.values[name] for name in tuner.objectives]), tuner.reference_point
+    if len(values) == 1:
+        return float(values[0])
+    return None if corner is None else float(np.prod(np.maximum(values - corner, 0)))
 
 
 def save_trials(tuner: Tuner, path: str | Path) -> None:

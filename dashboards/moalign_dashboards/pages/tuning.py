@@ -10,9 +10,12 @@ from dash import html
 
 from moalign.figures import Tuning, contour_figure, importance_figure, search_figure, slice_figure
 from moalign.figures.style import message_figure
-from moalign.figures.text import number
+from moalign.figures.text import number, visible
+from moalign.figures.tuner import Tried
 from moalign_dashboards.context import Context, Page
 from moalign_dashboards.parts import card, empty, graph, link, panel, select, table
+
+_MOST_LINKS = 5
 
 
 def _tuning(context: Context) -> Tuning | None:
@@ -68,15 +71,26 @@ def _trials(context: Context) -> Any:
     if tuning is None:
         return None
     known = set(context.library.names())
+    measured = list(dict.fromkeys(n for t in tuning.trials for n in t.objectives if n != tuning.objective))
     rows = []
     for trial in sorted(tuning.trials, key=lambda t: -(t.value if t.value is not None else float("-inf")))[:30]:
-        name: Any = trial.study or "–"
-        if trial.study in known:
-            name = link(trial.study, context.link("/", study=trial.study, trials=None, trial=None))
-        values = [number(trial.values[field.name], 3) for field in tuning.fields]
-        rows.append((str(trial.number), name, *values, number(trial.value)))
-    header = ("trial", "study", *(field.name for field in tuning.fields), tuning.objective)
-    return table(header, rows, texts=(1,))
+        values = [visible(field.shown(trial.values[field.name])) for field in tuning.fields]
+        reached = [number(trial.objectives.get(name)) for name in measured]
+        state = visible(trial.state or "–") + (" · on the front" if trial.on_front else "")
+        rows.append((str(trial.number), _made(context, trial, known), state, *values, *reached, number(trial.value)))
+    header = ("trial", "policies", "state", *(field.name for field in tuning.fields), *measured, tuning.objective)
+    return table(header, rows, texts=(1, 2))
+
+
+def _made(context: Context, trial: Tried, known: set[str]) -> Any:
+    """Returns links to what a trial of the search trained: a study, or policies of this one."""
+    if trial.study in known:
+        return link(trial.study, context.link("/", study=trial.study, trials=None, trial=None))
+    if not trial.policies:
+        return visible(trial.study or trial.source or "–")
+    links = [link(str(policy), context.link(trial=policy)) for policy in trial.policies[:_MOST_LINKS]]
+    more = ["…"] if len(trial.policies) > _MOST_LINKS else []
+    return html.Span([part for one in links for part in (one, " ")] + more)
 
 
 def _drawn(draw: Any) -> Any:
