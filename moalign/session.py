@@ -25,6 +25,7 @@ from moalign.methods.base import Method, PolicySet
 from moalign.policy.engine import Engine
 from moalign.publish import publish_policies, publish_results
 from moalign.results import load_front
+from moalign.rewards.people.personal import PersonalReward
 from moalign.rounds import Predict, oracle_prediction
 from moalign.scoring import Scorer
 from moalign.store import Store, StudyStore
@@ -146,9 +147,18 @@ def opened(
         refuse_long_texts(study, engine)
         scorer = Scorer(study.problem, engine)
         records.add_trials(study.weights[:0], study.problem.names)  # the objectives' names
+        _publish_facts(study, records)
         notify("on_stage", "judging the reference policy on the held-out prompts")
         judge_reference(study, records, engine, scorer)
         yield Session(study, records, engine, scorer, notify, stopped, temporary)
+
+
+def _publish_facts(study: Study, records: StudyStore) -> None:
+    """Writes what is known of the data and the users before anything is trained."""
+    if any(o.pairs is not None or isinstance(o.reward, PersonalReward) for o in study.problem.objectives):
+        from moalign.facts import save_known  # loads the figures
+
+        save_known(study.problem, records.folder)
 
 
 def open_records(

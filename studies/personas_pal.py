@@ -28,6 +28,7 @@ import numpy as np
 import moalign as ma
 from moalign.data import Comparisons, Statements, personas
 from moalign.data.comparisons import from_rows
+from moalign.facts import save_people
 from moalign.rewards.people.agreement import adjusted_rand, hits
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -122,14 +123,20 @@ def draw(
     )  # fmt: skip
 
 
-def study(population: Population, model: Any, embed: Any, given: Sequence[int] = GIVEN) -> Result:
+def study(
+    population: Population, model: Any, embed: Any, given: Sequence[int] = GIVEN, people: str | Path | None = None
+) -> Result:
     """Returns what a model (`IdealPoint` or `Mixture`) reaches.
 
     A new user's accuracy with n answers is the mean over all disjoint runs of n of their answers.
+    With `people`, the folder of a study, people.json is written there for the dashboard, with the hidden groups.
     """
     started = time.process_time()
     fitted = model.fit(population.seen, embed=embed)
     seconds = time.process_time() - started
+    if people is not None:
+        names = {user: f"group {group}" for user, group in population.groups.items()}
+        save_people(fitted, population.seen_heldout, people, groups=names)
     truth = np.array([population.groups[user] for user in fitted.users])
     return Result(
         seen=fitted.agreement(population.seen_heldout).accuracy.value,

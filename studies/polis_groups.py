@@ -27,6 +27,7 @@ import numpy as np
 import moalign as ma
 from moalign.arrays import FloatArray, IntArray
 from moalign.data import Polis, Votes, polis
+from moalign.facts import save_people
 from moalign.rewards.people.agreement import adjusted_rand
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -132,13 +133,19 @@ def model(prototypes: int = 4, steps: int = 150) -> ma.rewards.IdealPoint:
     )  # fmt: skip
 
 
-def study(split: Split, settings: Any = None, embed: Any = None) -> Result:
-    """Returns how well votes are predicted; `embed` may tell statements by their texts as well."""
+def study(split: Split, settings: Any = None, embed: Any = None, people: str | Path | None = None) -> Result:
+    """Returns how well votes are predicted; `embed` may tell statements by their texts as well.
+
+    With `people`, the folder of a study, people.json is written there for the dashboard, with Polis' groups.
+    """
     votes = split.source.votes
     started = time.process_time()
     features = StatementFeatures(votes.statements, embed)
     fitted = (settings or model()).fit(votes.select(split.fitted).comparisons(), embed=features)
     seconds = time.process_time() - started
+    if people is not None:
+        names = {user: f"group {g}" for user, g in zip(votes.users, split.source.groups, strict=True) if g >= 0}
+        save_people(fitted, votes.select(split.heldout).comparisons(), people, groups=names)
     mean = baseline(votes, split.fitted, votes.statement)
     group = _group_keys(split.source)
     later = {user: rows[max(GIVEN) :] for user, rows in split.new.items()}

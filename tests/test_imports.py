@@ -26,7 +26,7 @@ LEVELS = [
     {"methods", "callbacks"},
     {"figures"},
     {"study", "results"},
-    {"publish", "rounds", "elicit"},
+    {"publish", "facts", "rounds", "elicit"},
     {"judging"},
     {"session"},
     {"driver", "progress"},

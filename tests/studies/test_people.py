@@ -10,6 +10,7 @@ import pytest
 
 import moalign as ma
 from moalign.data import Polis, Statements, load_votes, personas
+from moalign.figures import People
 from studies import personas_pal, polis_groups
 
 ROOT = Path(personas_pal.__file__).resolve().parents[1]
@@ -59,12 +60,16 @@ def test_flipped_answers_have_their_share() -> None:
     assert [noisy.items[i] for i in noisy.rejected] == [clean.items[i] for i in clean.chosen]
 
 
-def test_people_are_told_apart() -> None:
+def test_people_are_told_apart(tmp_path: Path) -> None:
     population = personas_pal.draw(statements(60, 0), statements(40, 1), **SIZES)  # type: ignore[arg-type]
     model = ma.rewards.IdealPoint(prototypes=2, steps=60, lift=32)
-    found = personas_pal.study(population, model, embed, given=(5, 10))
+    found = personas_pal.study(population, model, embed, given=(5, 10), people=tmp_path)
     assert found.rand_index == 1.0 and found.seen > 0.9 and found.new[10] > 0.85
     assert "ARI 1.00" in str(found) and found.groups == 2
+    people = People.load(tmp_path)
+    assert people is not None and {user.group for user in people.users} == {"group 0", "group 1"}
+    mean = np.mean([user.accuracy.value for user in people.users if user.accuracy])
+    assert mean == pytest.approx(found.seen)  # everybody is judged on as many pairs
     single = personas_pal.study(population, ma.rewards.Mixture(groups=1, lift=32), embed, given=(5,))
     assert single.seen < found.seen
 

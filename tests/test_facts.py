@@ -1,0 +1,111 @@
+"""What a study writes beside its records: its data, the calibration of its rewards, its users."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import moalign as ma
+from moalign import figures
+from moalign.data import PreferencePairs
+from moalign.errors import DefinitionError
+from moalign.facts import data_facts, save_calibration, save_known, save_people
+from tests.tiny import save_model, shortness, vowels
+
+ROWS = [
+    {"prompt": "p", "chosen": "a", "rejected": "b"},
+    {"prompt": "p", "chosen": "b", "rejected": "a"},
+    {"prompt": "p", "chosen": "b", "rejected": "a "},
+    {"prompt": "q", "chosen": "<script>", "rejected": "c"},
+]
+
+
+def digits(texts: list[str]) -> np.ndarray:
+    """Embeds a text as its last digit."""
+    return np.array([[float(text[-1]) - 3.5] for text in texts])
+
+
+def problem(model: Path, pairs: PreferencePairs | None = None) -> ma.Problem:
+    objectives = ma.Objective("vowels", reward=vowels, pairs=pairs), ma.Objective("short", reward=shortness)
+    return ma.Problem(policy=ma.Policy(str(model)), objectives=objectives, prompts=["p", "q"])
+
+
+def test_pairs_are_counted_and_contradictions_written_out(tmp_path: Path) -> None:
+    model = save_model(tmp_path / "model")
+    pairs = ma.load_pairs(ROWS)
+    facts = data_facts(problem(model, pairs))
+    assert facts is not None and data_facts(problem(model)) is None
+    [entry] = facts.sets
+    assert (entry.name, entry.rows, entry.contradictory) == ("vowels", 4, 1)
+    [both] = entry.contradictions
+    assert (both.prompt, both.first, both.second, both.votes_first, both.votes_second) == ("p", "a", "b", 1, 1)
+    save_known(problem(model, pairs), tmp_path)
+    assert figures.DataFacts.load(tmp_path) == facts and figures.People.load(tmp_path) is None
+
+
+def test_a_reward_that_made_the_labels_is_calibrated_and_one_turned_round_is_not(tmp_path: Path) -> None:
+    """Labels drawn from sigmoid(difference): the error of that reward is noise, that of its negative 2 E|p - 1/2|."""
+    rng = np.random.default_rng(0)
+    names = [f"{i}" for i in range(3000)]
+    level = {name: value for name, value in zip(names, rng.normal(size=3000), strict=True)}
+    a, b = (rng.permutation(names) for _ in range(2))
+    keep = a != b
+    p = 1 / (1 + np.exp([level[y] - level[x] for x, y in zip(a[keep], b[keep], strict=True)]))
+    labels = (rng.random(keep.sum()) < p).astype(float)
+    pairs = PreferencePairs(
+        prompts=tuple(f"q{i}" for i in range(keep.sum())), chosen=tuple(a[keep]), rejected=tuple(b[keep]), labels=labels
+    )
+
+    def reward(prompts: object, responses: list[str]) -> np.ndarray:
+        return np.array([level[str(r)] for r in responses])
+
+    def turned(prompts: object, responses: list[str]) -> np.ndarray:
+        return -reward(prompts, responses)
+
+    found = save_calibration({"true": reward, "turned": turned}, pairs, tmp_path)
+    right, wrong = found.rewards
+    assert figures.Calibration.load(tmp_path) == found and right.comparisons == len(pairs)
+    assert right.calibration_error is not None and right.calibration_error < 0.03
+    assert wrong.calibration_error == pytest.approx(2 * np.abs(p - 0.5).mean(), abs=0.04)
+    best = np.maximum(p, 1 - p).mean()
+    assert right.accuracy is not None and right.accuracy.value == pytest.approx(best, abs=0.03)
+    with pytest.raises(DefinitionError, match="no pairs for the reward 'true'"):
+        save_calibration({"true": reward}, {"other": pairs}, tmp_path)
+
+
+def test_users_who_want_opposite_things_are_written_with_their_accuracy(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    rows = []
+    for user in range(12):
+        for _ in range(24):
+            x, y = rng.choice(8, 2, replace=False)
+            high, low = (x, y) if (x > y) == (user % 2 == 0) else (y, x)
+            rows.append({"user": f"u{user}", "chosen": f"n{high}", "rejected": f"n{low}"})
+    heldout = [row for i, row in enumerate(rows) if i % 4 == 0]
+    model = ma.rewards.IdealPoint(prototypes=2, steps=60, validation=0).fit(
+        [row for i, row in enumerate(rows) if i % 4],
+        embed=digits,
+    )
+    found = save_people(model, heldout, tmp_path, groups={f"u{i}": "up" if i % 2 == 0 else "down" for i in range(12)})
+    assert figures.People.load(tmp_path) == found and len(found.users) == 12
+    sides = {user.group: np.argmax(user.mixture) for user in found.users}
+    assert sides["up"] != sides["down"]
+    assert all(user.accuracy is not None and user.accuracy.value > 0.9 for user in found.users)
+    assert all(answer.agreed for user in found.users for answer in user.answers) and found.users[0].answers
+    assert figures.people_figure(found).data and figures.accuracy_figure(found).data
+
+
+def test_a_study_of_prototypes_shows_its_users_and_keeps_what_was_measured(tmp_path: Path) -> None:
+    rows = [{"user": u, "chosen": a, "rejected": b} for u, a, b in [("x", "1", "2"), ("y", "2", "1")] * 4]
+    model = ma.rewards.IdealPoint(prototypes=2, steps=5, validation=0).fit(rows, embed=digits)
+    given = ma.Problem(
+        policy=ma.Policy(str(save_model(tmp_path / "model"))), objectives=model.as_objectives(), prompts=["p"]
+    )
+    save_known(given, tmp_path)
+    first = figures.People.load(tmp_path)
+    assert first is not None and [user.name for user in first.users] == ["x", "y"] and first.users[0].accuracy is None
+    measured = save_people(model, rows, tmp_path)
+    save_known(given, tmp_path)
+    assert figures.People.load(tmp_path) == measured and measured.users[0].accuracy is not None
