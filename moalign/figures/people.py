@@ -119,6 +119,8 @@ def people_figure(people: People, chosen: str | None = None, height: int = 460) 
     marker: dict[str, object] = {"size": 9, "color": BLUE, "line": {"width": 1, "color": LIGHT.page}}
     if all(value is not None for value in known):
         bar = {"title": {"text": "accuracy", "side": "right"}, "thickness": 12, "outlinewidth": 0, "tickformat": ".0%"}
+        lowest = min(0.5, *(value for value in known if value is not None))
+        marker |= {"cmin": lowest, "cmax": 1.0}
         marker |= {"color": known, "colorscale": list(SCALE), "colorbar": bar, "showscale": True}
     texts = [_user_text(people, user) for user in people.users]
     dots = go.Scatter(x=places[:, 0] + shift[:, 0], y=places[:, 1] + shift[:, 1], mode="markers", marker=marker)
@@ -136,7 +138,10 @@ def people_figure(people: People, chosen: str | None = None, height: int = 460) 
             go.Scatter(x=at[:, 0], y=at[:, 1], mode="markers", marker=ring, name="chosen", hoverinfo="skip")
         )
     themed(figure, "", height)
-    figure.update_xaxes(visible=False).update_yaxes(visible=False, scaleanchor="x")
+    (low, _), (high, _) = corners.min(axis=0), corners.max(axis=0)
+    room = 0.3 * max(high - low, 1.0)  # for the names at the corners
+    figure.update_xaxes(visible=False, range=[low - room, high + room])
+    figure.update_yaxes(visible=False, scaleanchor="x")
     return on_card(figure)
 
 

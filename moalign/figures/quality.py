@@ -152,7 +152,7 @@ def labels_figure(facts: DataFacts, height: int = 420) -> go.Figure:
     """Returns how often each label occurs, one group of bars per data set."""
     some = [entry for entry in facts.sets if entry.labels]
     if not some:
-        return message_figure("", "No labels to count: the first response is the preferred one in every row.")
+        return message_figure("", "No labels were counted.")
     figure = go.Figure()
     for position, entry in enumerate(some):
         names, counts = [label(name) for name in entry.labels], list(entry.labels.values())

@@ -160,9 +160,11 @@ def importance_figure(tuning: Tuning, height: int = 260) -> go.Figure:
     figure = go.Figure()
     for position, (of, shares) in enumerate(known.items()):
         values = [shares.get(name, 0.0) for name in names]
-        bars = go.Bar(x=values, y=[label(name) for name in names], orientation="h", name=label(of), hoverinfo="skip")
-        texts, color = [f"{value:.0%}" for value in values], STUDY_COLORS[position % len(STUDY_COLORS)]
-        figure.add_trace(bars.update(marker={"color": color}, text=texts, textposition="auto"))
+        bars = go.Bar(x=values, y=[_short(name) for name in names], orientation="h", name=label(of), hoverinfo="skip")
+        bars.update(marker={"color": STUDY_COLORS[position % len(STUDY_COLORS)]})
+        if len(known) == 1:
+            bars.update(text=[f"{value:.0%}" for value in values], textposition="auto")
+        figure.add_trace(bars)
     themed(figure, "", height)
     figure.update_layout(showlegend=len(known) > 1, legend_traceorder="normal")
     of = f" of {label(next(iter(known)))}" if len(known) == 1 else ""
@@ -201,8 +203,13 @@ def search_figure(tuning: Tuning, height: int = 300) -> go.Figure:
     )
 
 
+def _short(name: str) -> str:
+    """Returns a field's name for an axis: that it is the method's goes without saying."""
+    return label(name.removeprefix("method."))
+
+
 def _axis(field: Field) -> dict[str, object]:
-    axis: dict[str, object] = {"title_text": label(field.name), "type": "log" if field.log else "linear"}
+    axis: dict[str, object] = {"title_text": _short(field.name), "type": "log" if field.log else "linear"}
     if field.options:
         axis |= {"tickvals": list(range(len(field.options))), "ticktext": [label(name) for name in field.options]}
     return axis

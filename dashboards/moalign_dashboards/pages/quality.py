@@ -49,13 +49,13 @@ def _layout(context: Context) -> Sequence[Any]:
                 className="two",
             )
         )  # fmt: skip
-    if _data(context) is None:
+    data = _data(context)
+    if data is None:
         parts.append(_missing(context, DataFacts, *_NO_DATA))
     else:
         sets = card(panel("/quality", "sets"), title="Data sets")
-        parts.append(
-            html.Div([sets, card(graph("/quality", "labels", 420, "Labels"), title="Labels")], className="two")
-        )
+        labels = card(graph("/quality", "labels", 420, "Labels"), title="Labels")
+        parts.append(html.Div([sets, labels], className="two") if any(s.labels for s in data.sets) else sets)
         parts.append(panel("/quality", "contradictions"))
     return parts
 
@@ -74,7 +74,7 @@ def _missing(context: Context, model: type[Calibration] | type[DataFacts], title
 def _rewards(context: Context) -> Any:
     calibration = _calibration(context)
     rows = quality_rows(calibration) if calibration else []
-    return table(("reward", "accuracy [95%]", "log-loss (nats)", "ECE", "comparisons"), rows, texts=(0,))
+    return table(("reward", "accuracy [95%]", "log-loss (nats)", "ECE", "pairs"), rows, texts=(0,))
 
 
 def _sets(context: Context) -> Any:
@@ -111,7 +111,7 @@ def _contradictions(context: Context) -> Any:
 
 def _pair(pair: Contradiction) -> html.Article:
     sides = [
-        html.Div([html.H3(f"{votes} votes"), long_text(text)], className="answer")
+        html.Div([html.H3(f"{votes} vote{'s' * (votes != 1)}"), long_text(text)], className="answer")
         for text, votes in ((pair.first, pair.votes_first), (pair.second, pair.votes_second))
     ]
     return html.Article(

@@ -14,7 +14,7 @@ from moalign.figures.style import message_figure
 from moalign_dashboards.context import Context, Page
 from moalign_dashboards.parts import card, empty, fact, facts, graph, link, long_text, panel, table
 
-_ANSWERS = 20
+_ANSWERS = 5
 
 
 def _people(context: Context) -> People | None:
@@ -85,7 +85,7 @@ def _user(context: Context) -> Any:
         parts.append(
             html.Article(
                 [
-                    html.Div(long_text(answer.prompt), className="prompt"),
+                    html.Div(long_text(answer.prompt), className="prompt") if answer.prompt else None,
                     html.Div(long_text(answer.chosen), className="response"),
                     html.Details([html.Summary("rejected", className="note"), long_text(answer.rejected)]),
                     html.Span(verdict, className="chip quiet") if verdict else None,
