@@ -91,6 +91,12 @@ def _browser_callbacks(app: Dash) -> None:
         Input(graphs, "relayoutData"),
         prevent_initial_call=True,
     )
+    app.clientside_callback(
+        ClientsideFunction("moalign", "settled"),
+        Output("settled", "data"),
+        Input("url", "pathname"),
+        Input("url", "search"),
+    )
     app.clientside_callback(ClientsideFunction("moalign", "look"), Output("look", "data"), Input("url", "search"))
     app.clientside_callback(
         ClientsideFunction("moalign", "beat"), Output("beat", "data"), Input("clock", "n_intervals")
@@ -116,9 +122,11 @@ def _server_callbacks(app: Dash, library: Library, votes: Path) -> None:
         return Context(library, state, library.view(name), votes)
 
     address = Input("url", "pathname"), Input("url", "search")
+    # A click on a policy is answered by the drawer alone; the rest of the page follows when the drawer is there.
+    settled = Input("settled", "data"), State("url", "pathname"), State("url", "search")
 
-    @app.callback(Output("version", "data"), Input("beat", "data"), *address, State("version", "data"))
-    def version(_: Any, path: str, search: str, known: str | None) -> Any:
+    @app.callback(Output("version", "data"), Input("beat", "data"), *settled, State("version", "data"))
+    def version(_: Any, __: Any, path: str, search: str, known: str | None) -> Any:
         try:
             here = context(path, search)
         except StoreError:
@@ -128,30 +136,26 @@ def _server_callbacks(app: Dash, library: Library, votes: Path) -> None:
         return no_update if found == known else found
 
     @app.callback(
-        Output("main", "children"), Output("shape", "data"), *address, Input("version", "data"), State("shape", "data")
-    )
-    def main(path: str, search: str, _: Any, shape: str | None) -> Any:
+        Output("navigation", "children"), Output("top", "children"), Output("main", "children"),
+        Output("shape", "data"), *settled, Input("version", "data"), State("shape", "data"),
+    )  # fmt: skip
+    def frame(at: Any, path: str, search: str, _: Any, shape: str | None) -> Any:
+        if at is None:
+            return (no_update,) * 4
+        state = Address.read(path, search)
+        pages = shell.navigation(PAGES, state)
         try:
             here = context(path, search)
         except StoreError as error:
-            return _without_study(library, Address.read(path, search), str(error)), "none"
-        page = _PAGE_OF.get(here.state.path)
-        known = f"{here.state.path} {here.study.name} {here.study.view is not None} {here.study.objectives}"
+            return pages, [], _without_study(library, state, str(error)), "none"
+        known = f"{state.path} {here.study.name} {here.study.view is not None} {here.study.objectives}"
         known += f" {bool(here.study.view and here.study.view.trials)}"
+        page = _PAGE_OF.get(state.path)
+        if page is not None and not page.needs_front:  # arranged by the files beside the records
+            known += library.beside(here.study.name)
         if known == shape:
-            return no_update, no_update
-        return _arranged(page, here), known
-
-    @app.callback(Output("navigation", "children"), *address)
-    def navigation(path: str, search: str) -> Any:
-        return shell.navigation(PAGES, Address.read(path, search))
-
-    @app.callback(Output("top", "children"), *address, Input("version", "data"))
-    def top(path: str, search: str, _: Any) -> Any:
-        try:
-            return shell.top(context(path, search))
-        except StoreError:
-            return []
+            return pages, shell.top(here), no_update, no_update
+        return pages, shell.top(here), _arranged(page, here), known
 
     @app.callback(
         Output("drawer", "children"), Output("drawer", "className"), Output("drawer-key", "data"),
@@ -201,11 +205,10 @@ def _server_callbacks(app: Dash, library: Library, votes: Path) -> None:
         return recoloured(plain, DARK) if theme == "dark" else plain
 
     @app.callback(
-        Output(panel, "children"), Input("url", "search"), Input("version", "data"),
-        State("url", "pathname"), State(panel, "id"),
+        Output(panel, "children"), *settled, Input("version", "data"), State(panel, "id"),
     )  # fmt: skip
-    def fill(search: str, _: Any, path: str, which: dict[str, str]) -> Any:
-        if which["page"] != path:
+    def fill(at: Any, path: str, search: str, _: Any, which: dict[str, str]) -> Any:
+        if at is None or which["page"] != path:
             return no_update
         try:
             return _PAGE_OF[path].panels[which["name"]](context(path, search))

@@ -70,6 +70,14 @@ class Library:
         """
         return self._fresh(name)[0]
 
+    def beside(self, name: str) -> str:
+        """Returns a text that changes when a file beside the records that a page is arranged by comes, goes or changes.
+
+        Raises:
+            StoreError: there is no study of this name (any more).
+        """
+        return str(_stamp(self.records(name).folder)[2:])
+
     def version(self, name: str) -> str:
         """Returns a text that changes when the study shows something else; empty when it cannot be read."""
         try:

@@ -24,6 +24,7 @@ def frame(pages: tuple[Page, ...]) -> html.Div:
             dcc.Store(id="version"),
             dcc.Store(id="theme"),
             dcc.Store(id="look"),
+            dcc.Store(id="settled"),
             dcc.Store(id="zoom"),
             dcc.Store(id="shape"),
             dcc.Store(id="drawer-key"),

@@ -3,6 +3,7 @@
 // nobody is using it. Everything that is looked at stands in the address.
 (() => {
   const QUIET = 1500; // milliseconds without mouse or key before the page may refresh
+  const PATIENCE = 1500; // milliseconds after which the page follows a click without its drawer
   const root = document.documentElement;
   let held = false;
   let busyUntil = 0;
@@ -104,6 +105,22 @@
         return address(parameters);
       },
 
+      // The address once the drawer of a clicked policy is there; at once if anything but the policy changed.
+      settled: (path, search) => {
+        const parameters = new URLSearchParams(search ?? "");
+        const trial = parameters.get("trial");
+        parameters.delete("trial");
+        const rest = `${path}?${parameters}`;
+        const only = rest === settledRest && trial !== null;
+        settledRest = rest;
+        pending = null;
+        if (!only) return `${path}${search ?? ""}`;
+        pending = `${path}${search ?? ""}`;
+        clearTimeout(settling);
+        settling = setTimeout(settle, PATIENCE);
+        return window.dash_clientside.no_update;
+      },
+
       // What figures depend on: the address without that which concerns the drawer, the tables and the probe only.
       look: (search) => {
         const parameters = new URLSearchParams(search ?? "");
@@ -168,11 +185,20 @@
             arrangedTitle = title.textContent;
           } else if (!title) arrangedTitle = "";
           window.dispatchEvent(new CustomEvent("moalign:arranged"));
+          setTimeout(settle, 0);
         });
         return arrangedTitle;
       },
     },
   });
+  let settledRest = null;
+  let settling = 0;
+  let pending = null;
+  const settle = () => {
+    if (pending === null) return;
+    window.dash_clientside.set_props("settled", { data: pending });
+    pending = null;
+  };
   let arrangedTitle = "";
   let looked = null;
   let axesLooked = null;
