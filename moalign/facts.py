@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from moalign.arrays import FloatArray
 from moalign.data.comparisons import Comparisons, load_comparisons
 from moalign.data.pairs import PreferencePairs
 from moalign.errors import DefinitionError
@@ -73,21 +74,30 @@ def save_calibration(
             raise DefinitionError(f"heldout has no pairs for the reward {name!r}. Give it some, or leave it out.")
         first, second = (reward(pairs.prompts, side) for side in (pairs.chosen, pairs.rejected))
         gaps = np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64)
-        found = metrics.calibration(gaps, pairs.labels)
-        accuracy = metrics.pairwise_accuracy(gaps, pairs.labels, clusters=[str(p) for p in pairs.prompts])
-        judged.append(
-            RewardQuality(
-                name=name,
-                bins=[Bin(confidence=b.confidence, accuracy=b.share, count=max(round(b.pairs), 1)) for b in found.bins],
-                accuracy=Fact(value=accuracy.value, low=accuracy.low, high=accuracy.high),
-                log_loss=found.log_loss,
-                calibration_error=found.error,
-                comparisons=len(pairs),
-            )
-        )
+        judged.append(reward_quality(name, gaps, pairs))
     facts = Calibration(rewards=judged)
     facts.save(folder)
     return facts
+
+
+def reward_quality(name: str, differences: FloatArray, pairs: PreferencePairs) -> RewardQuality:
+    """Returns how well reward differences predict who is preferred; as `save_calibration`.
+
+    Args:
+        name: of the reward.
+        differences: reward of chosen minus reward of rejected, in log-odds [pairs].
+        pairs: with their labels.
+    """
+    found = metrics.calibration(differences, pairs.labels)
+    accuracy = metrics.pairwise_accuracy(differences, pairs.labels, clusters=[str(p) for p in pairs.prompts])
+    return RewardQuality(
+        name=name,
+        bins=[Bin(confidence=b.confidence, accuracy=b.share, count=max(round(b.pairs), 1)) for b in found.bins],
+        accuracy=Fact(value=accuracy.value, low=accuracy.low, high=accuracy.high),
+        log_loss=found.log_loss,
+        calibration_error=found.error,
+        comparisons=len(pairs),
+    )
 
 
 def save_people(

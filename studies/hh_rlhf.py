@@ -28,6 +28,8 @@ from scipy.stats import binomtest
 
 import moalign as ma
 from moalign.data import PreferencePairs, hh_rlhf
+from moalign.facts import reward_quality
+from moalign.figures import Calibration
 from moalign.methods import MODPO
 from moalign.policy.engine import Engine
 from moalign.progress import TerminalProgress
@@ -125,7 +127,7 @@ def report(study: ma.Study, front: ma.Front, data: Path) -> str:
     with records.drive():  # the engine keeps what it computes there, and finds the trained rewards
         engine = Engine(study.problem.policy, workspace=records, seed=study.seed)
         used = [cuts(engine, objective.name, objective.pairs) for objective in study.problem.objectives]
-        judged = judgements(study, engine, data)
+        judged = judgements(study, engine, data, records.folder)
     return "\n".join([*used, "", *table(front), f"hypervolume {front.hypervolume()}", "", *judged])
 
 
@@ -153,11 +155,13 @@ def cuts(engine: Engine, name: str, pairs: PreferencePairs) -> str:
     )
 
 
-def judgements(study: ma.Study, engine: Engine, data: Path) -> list[str]:
+def judgements(study: ma.Study, engine: Engine, data: Path, folder: Path) -> list[str]:
     """Returns the share of held-out pairs in which each learned reward prefers the response that the human chose.
 
-    The length of the reply is judged like a reward: it is what so small a model learns first.
+    The length of the reply is judged like a reward: it is what so small a model learns first. How far each reward's
+    log-odds can be trusted on its own objective goes into calibration.json in `folder`, for the dashboard.
     """
+    qualities = []
     scorer = Scorer(study.problem, engine)  # the rewards are loaded, not trained again
     lines = ["agreement with the human labels of held-out pairs, 95 % interval (0.5 is a coin)"]
     for objective in OBJECTIVES:
@@ -165,6 +169,8 @@ def judgements(study: ma.Study, engine: Engine, data: Path) -> list[str]:
         replies = pairs.chosen + pairs.rejected
         scores = np.column_stack([scorer(pairs.prompts * 2, replies), ma.character_count([], replies)])
         chosen, rejected = scores.reshape(2, len(pairs), -1)
+        own = study.problem.names.index(objective)
+        qualities.append(reward_quality(objective, chosen[:, own] - rejected[:, own], pairs))
         for i, reward in enumerate([*(f"{name} reward" for name in study.problem.names), "longer reply"]):
             right = int((chosen[:, i] > rejected[:, i]).sum())
             interval = binomtest(right, len(pairs)).proportion_ci(method="wilson")
@@ -172,6 +178,7 @@ def judgements(study: ma.Study, engine: Engine, data: Path) -> list[str]:
                 f"  {reward:<16} on {objective:<9} {right / len(pairs):.3f} [{interval.low:.3f}, {interval.high:.3f}] "
                 f"of {len(pairs)} pairs"
             )
+    Calibration(rewards=qualities).save(folder)
     return lines
 
 

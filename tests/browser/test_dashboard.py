@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from moalign_dashboards.state import read_trials
 
+from moalign.figures import Tuning
+from moalign.figures.tuner import Field, Tried
 from moalign.store import Store
 from tests.browser.conftest import HOSTILE, Page, digest
 from tests.exact import add, begin, empty_study
@@ -216,6 +218,30 @@ def test_empty_failed_and_deleted_studies_have_a_page(page: Page, folder: Path) 
     page.see("There is no study “doomed” here (any more).")
     page.open("/users?study=exact")
     page.see("No users are recorded with this study.")
+
+
+def test_the_page_follows_a_click_after_its_drawer(page: Page) -> None:
+    page.open("/front?study=exact&view=2d")
+    x, y = page.until(lambda: page.points().get(4), "trial 4 in the plane")
+    page.click(x, y)
+    page.see("Trial 4", "#drawer")
+    link = "return document.querySelector('#navigation a[href^=\"/weights\"]').getAttribute('href')"
+    page.until(lambda: "trial=4" in page.js(link), "links that keep the trial")
+
+
+def test_a_search_appears_while_its_page_is_open(page: Page, folder: Path) -> None:
+    page.open("/tuning?study=plane")
+    page.see("This study was not tuned.")
+    kinds = Field(name="method.kind", low=0.0, high=1.0, options=["cosine", "<b>linear"])
+    tried = [
+        Tried(number=n, values={"method.kind": float(n)}, value=n / 2, policies=[n], objectives={"vowels": 0.25})
+        for n in range(2)
+    ]
+    Tuning(fields=[kinds], trials=tried).save(folder / "plane")
+    page.see("Trials of the search")
+    page.see("<b>linear")
+    (folder / "plane" / Tuning.FILE).unlink()
+    page.see("This study was not tuned.")
 
 
 def test_pictures_are_downloaded(page: Page) -> None:

@@ -20,6 +20,7 @@ _NO_CALIBRATION = (
     "No reward model was judged.",
     "A reliability diagram appears once reward models were judged on held-out comparisons.",
 )
+_JUDGE = "moalign.facts.save_calibration(rewards, pairs, folder)"
 _NO_DATA = (
     "No report on the data.",
     "Counts, labels, agreement and contradictory pairs appear once the training data were examined.",
@@ -37,7 +38,7 @@ def _data(context: Context) -> DataFacts | None:
 def _layout(context: Context) -> Sequence[Any]:
     parts: list[Any] = []
     if _calibration(context) is None:
-        parts.append(_missing(context, Calibration, *_NO_CALIBRATION))
+        parts.append(_missing(context, Calibration, *_NO_CALIBRATION, "; write it with ", _JUDGE))
     else:
         parts.append(
             html.Div(
@@ -51,7 +52,7 @@ def _layout(context: Context) -> Sequence[Any]:
         )  # fmt: skip
     data = _data(context)
     if data is None:
-        parts.append(_missing(context, DataFacts, *_NO_DATA))
+        parts.append(_missing(context, DataFacts, *_NO_DATA, ", written when a study with preference pairs runs"))
     else:
         sets = card(panel("/quality", "sets"), title="Data sets")
         labels = card(graph("/quality", "labels", 420, "Labels"), title="Labels")
@@ -60,14 +61,10 @@ def _layout(context: Context) -> Sequence[Any]:
     return parts
 
 
-def _missing(context: Context, model: type[Calibration] | type[DataFacts], title: str, line: str) -> Any:
-    place = [
-        "It reads ",
-        html.Code(str(context.study.folder / model.FILE)),
-        "; write it with ",
-        html.Code(f"moalign.figures.{model.__name__}(...).save(folder)"),
-        ".",
-    ]
+def _missing(
+    context: Context, model: type[Calibration] | type[DataFacts], title: str, line: str, how: str, code: str = ""
+) -> Any:
+    place = ["It reads ", html.Code(str(context.study.folder / model.FILE)), how, html.Code(code) if code else "", "."]
     return empty(title, line, html.Span(place))
 
 

@@ -29,8 +29,8 @@ def _layout(context: Context) -> Sequence[Any]:
             empty(
                 "This study was not tuned.",
                 "Slices, contours, importance and the history appear once fields of the method were searched.",
-                html.Span(["It reads ", html.Code(str(context.study.folder / Tuning.FILE)), "; write it with ",
-                           html.Code("moalign.figures.Tuning(...).save(folder)"), "."]),
+                html.Span(["It reads ", html.Code(str(context.study.folder / Tuning.FILE)), ", which ",
+                           html.Code("moalign tune"), " and ", html.Code("moalign.tune(...)"), " write."]),
             )
         ]  # fmt: skip
     rows = (len(tuning.fields) + 2) // 3

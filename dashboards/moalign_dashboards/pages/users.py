@@ -29,7 +29,7 @@ def _layout(context: Context) -> Sequence[Any]:
                 "No users are recorded with this study.",
                 "Prototypes, the users between them and the accuracy per user appear once a model of users was fitted.",
                 html.Span(["It reads ", html.Code(f"{context.study.folder / People.FILE}"), "; write it with ",
-                           html.Code("moalign.figures.People(...).save(folder)"), "."]),
+                           html.Code("moalign.facts.save_people(model, heldout, folder)"), "."]),
             )
         ]  # fmt: skip
     parts = [
