@@ -29,6 +29,7 @@ from moalign.tuning import (
     tune,
     uniform,
 )
+from moalign.tuning.record import facts
 from moalign.tuning.settings import seconds
 from moalign.tuning.space import Space
 from tests.tiny import save_model, tiny_study
@@ -262,6 +263,21 @@ STUDY_SEARCH = {
 
 def small(model: Path, **changes: Any) -> ma.Study:
     return tiny_study(model, steps=2, **changes)
+
+
+def test_the_page_of_a_search_has_choices_by_position_and_weights_by_objective() -> None:
+    """The value of a trial is the box between its result and the corner; without a result there is none."""
+    search = {"kind": choice("cosine", None), "steps": integers(1, 5), "weights": on_simplex(2)}
+    tuner = Tuner(search, objectives=("a", "b"), reference_point={"a": 0.0, "b": -1.0})
+    for kind, weights in (("cosine", (0.25, 0.75)), (None, (1.0, 0.0))):
+        tuner.adopt({"kind": kind, "steps": 3, "weights": weights})
+    tuner.tell(0, {"a": 2.0, "b": 0.5})
+    page = facts(tuner, {(0, 1.0): [4, 5]})
+    assert [f.name for f in page.fields] == ["kind", "steps", "weights: a", "weights: b"]
+    assert page.fields[0].options == ["cosine", "None"] and page.fields[0].shown(1.0) == "None"
+    assert list(page.trials[0].values.values()) == [0.0, 3.0, 0.25, 0.75]
+    assert list(page.trials[1].values.values()) == [1.0, 3.0, 1.0, 0.0]
+    assert page.trials[0].value == 3.0 and page.trials[0].policies == [4, 5] and page.trials[1].value is None
 
 
 @pytest.fixture(scope="module")
