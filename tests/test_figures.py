@@ -286,3 +286,17 @@ def test_numbers_in_text() -> None:
     assert measured(8.2841, 0.3) == "8.28 ± 0.30" and measured(-103.79, 0.94) == "−103.79 ± 0.94"
     assert measured(1.5, math.nan) == measured(1.5, 0.0) == "1.5"
     assert label("a\n<b>&") == "a &lt;b&gt;&amp;"
+
+
+def test_bars_of_running_trials_reach_to_now() -> None:
+    """Started at 10 s and 12 s, the second still training at 30 s: bars of 5 s and 18 s; whole trial numbers."""
+    from moalign.figures import timeline_figure
+    from moalign.store import TrialRecord
+
+    trials = [
+        TrialRecord(number=0, state="done", weights=(1.0,), started=10.0, finished=15.0),
+        TrialRecord(number=1, state="training", weights=(1.0,), started=12.0),
+    ]
+    bars = {bar.name: bar for bar in timeline_figure(trials, now=30.0).data}
+    assert (list(bars["done"].x), list(bars["training"].x)) == ([5.0], [18.0])
+    assert timeline_figure(trials).data[-1].x[0] <= 5.0

@@ -100,13 +100,16 @@ def band_figure(band: HistoryBand, oracle: float | None = None, height: int = 30
     return _legend(figure)
 
 
-def timeline_figure(trials: Sequence[TrialRecord], height: int = 300) -> go.Figure:
-    """Returns one bar per policy from its start to its end, or until now, coloured by state."""
+def timeline_figure(trials: Sequence[TrialRecord], height: int = 300, now: float | None = None) -> go.Figure:
+    """Returns one bar per policy from its start to its end, coloured by state.
+
+    Bars without an end reach to `now` (seconds since 1970), by default the last time that a trial tells.
+    """
     timed = [t for t in trials if t.started is not None]
     if not timed:
         return message_figure("", "No policy has been started yet.")
     begin = min(t.started or 0.0 for t in timed)
-    now = max(max(t.started or 0.0, t.finished or 0.0) for t in timed)
+    now = now or max(max(t.started or 0.0, t.finished or 0.0) for t in timed)
     figure = go.Figure()
     unit, name = (60.0, "minutes") if now - begin > 300 else (1.0, "seconds")
     for state, color in _STATE_COLORS.items():
@@ -129,7 +132,7 @@ def timeline_figure(trials: Sequence[TrialRecord], height: int = 300) -> go.Figu
         figure.add_trace(trace)
     themed(figure, "", height)
     figure.update_xaxes(title_text=f"{name} since the first start")
-    figure.update_yaxes(title_text="trial", autorange="reversed", tickformat="d")
+    figure.update_yaxes(title_text="trial", autorange="reversed", tickformat="d", dtick=1 if len(timed) <= 10 else None)
     return _legend(figure).update_layout(barmode="overlay", bargap=0.25)
 
 

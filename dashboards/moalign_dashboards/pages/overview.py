@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -146,7 +147,7 @@ def _history(context: Context) -> go.Figure:
 def _timeline(context: Context) -> go.Figure:
     selected = context.state.selected
     trials = [t for t in context.study.trials if selected is None or t.number in selected]
-    return timeline_figure(trials)
+    return timeline_figure(trials, now=None if context.study.driver is None else time.time())
 
 
 PAGE = Page(
