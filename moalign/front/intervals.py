@@ -53,7 +53,7 @@ class Interval:
         return min(max(digits - 1 - math.floor(math.log10(scale)), 0), 9)
 
 
-def wilson(right: float, n: int) -> Interval:
+def wilson(right: float | int, n: int) -> Interval:
     """Returns the share right / n with its 95% Wilson score interval; NaN in [0, 1] for n = 0.
 
     Args:

@@ -16,9 +16,9 @@ from moalign.methods.morlhf import weighted_reward
 from moalign.policy.adapters import AdapterStack
 from moalign.policy.engine import Engine
 from moalign.policy.on_policy import Rollouts
+from moalign.store.workspace import FolderWorkspace
 from tests.models import tiny_model, tiny_tokenizer
 from tests.policy.test_stack import one_thread
-from tests.policy.test_training import Folders
 
 __all__ = ["one_thread"]
 
@@ -52,19 +52,19 @@ def test_resumed_equals_uninterrupted_to_the_bit(tmp_path: Path, reuse: int) -> 
     rollouts = replace(ROLLOUTS, reuse=reuse)
     steps: list[int] = []
     engine = make_engine(
-        workspace=Folders(tmp_path / "cut"),
+        workspace=FolderWorkspace(tmp_path / "cut"),
         on_step=lambda name, record, of: steps.append(record.step),
         should_stop=lambda: len(steps) == 3,
     )
     with pytest.raises(KeyboardInterrupt):
         trained(engine, rollouts=rollouts)
-    pieces = trained(make_engine(workspace=Folders(tmp_path / "cut")), rollouts=rollouts)
-    whole = trained(make_engine(workspace=Folders(tmp_path / "whole")), rollouts=rollouts)
+    pieces = trained(make_engine(workspace=FolderWorkspace(tmp_path / "cut")), rollouts=rollouts)
+    whole = trained(make_engine(workspace=FolderWorkspace(tmp_path / "whole")), rollouts=rollouts)
     assert torch.equal(pieces.matrix, whole.matrix)
-    logs = [make_engine(workspace=Folders(tmp_path / n)).training_logs()["t"] for n in ("cut", "whole")]
+    logs = [make_engine(workspace=FolderWorkspace(tmp_path / n)).training_logs()["t"] for n in ("cut", "whole")]
     assert np.array_equal(logs[0].loss, logs[1].loss) and logs[0].loss.shape == (5, 3)
     again: list[int] = []
-    engine = make_engine(workspace=Folders(tmp_path / "cut"), on_step=lambda *record: again.append(1))
+    engine = make_engine(workspace=FolderWorkspace(tmp_path / "cut"), on_step=lambda *record: again.append(1))
     assert torch.equal(trained(engine, rollouts=rollouts).matrix, whole.matrix) and not again  # loaded
 
 
@@ -98,7 +98,7 @@ def test_reward_rises_and_reuse_differs_only_after_the_first_update(tmp_path: Pa
     training = replace(TRAINING, steps=40, learning_rate=1e-2)
     logs = []
     for reuse in (1, 2):
-        folder = Folders(tmp_path / str(reuse))
+        folder = FolderWorkspace(tmp_path / str(reuse))
         rollouts = Rollouts(sampling=ma.Sampling(samples=8, max_new_tokens=6), reuse=reuse)
         trained(make_engine(workspace=folder), training=training, rollouts=rollouts)
         logs.append(make_engine(workspace=folder).training_logs()["t"].loss)
