@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any, final
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,16 +20,18 @@ from moalign.arrays import FloatArray
 from moalign.data import load_prompts, toy
 from moalign.demo import BETA, ToyFacts, reference_corner, toy_facts, toy_study
 from moalign.errors import DefinitionError
-from moalign.front import Interval, bootstrap_over_prompts, expected_utility, hypervolume, iqm, stratified_bootstrap
+from moalign.front import bootstrap_over_prompts, expected_utility, hypervolume
 from moalign.methods import CMORL, DPA, MODPO, MORLHF, GroupDPO, MaxMin, PolicySet, RiC, Soups
 from moalign.methods.base import Method
 from moalign.methods.serving import Selection
-from moalign.oracle import PolicyValues, gain_share, kl_target, maximin, oracle, policy_values
+from moalign.oracle import PolicyValues, constrained, gain_share, kl_target, maximin, oracle, policy_values
+from moalign.outcomes import Outcome, load_outcomes, save_outcome
 from moalign.policy.adapters import LoRA
 from moalign.policy.engine import Engine
 from moalign.policy.generate import Sampling
 from moalign.policy.on_policy import Rollouts
 from moalign.policy.train import StepRecord, Training
+from moalign.store import describe, fingerprint
 from moalign.weights import grid
 
 WEIGHTS = grid(3, 3)  # what every method is asked for
@@ -69,46 +72,11 @@ def contenders(steps: int = STEPS) -> dict[str, Method]:
     }
 
 
-@final
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """One method with one seed.
-
-    Attributes:
-        shares: of the oracle's gain in w . R - beta KL, for every weight vector.
-        hypervolume: of the exact values, over the oracle's; its interval is over held-out prompts.
-        at_equal_kl: mean over weights of the gain in w . R over that of the optimum with the same KL.
-        expected_utility: mean over a fine lattice of the best w . R, minus the base's, over the oracle's at the same
-            beta; more KL gives more of it.
-        worst_group: min_g R_g - beta KL of the policy that has most of it, as share of the maximin optimum's gain.
-        policies: stored.
-        trained, generated: response tokens.
-        seconds: CPU time of the training.
-        points: (KL, mean gain in w . R) of what serves each weight vector.
-    """
-
-    method: str
-    seed: int
-    shares: tuple[float, ...]
-    hypervolume: tuple[float, float, float]
-    at_equal_kl: float
-    expected_utility: float
-    worst_group: float
-    policies: int
-    trained: int
-    generated: int
-    seconds: float
-    points: tuple[tuple[float, float], ...]
-
-    @property
-    def share(self) -> float:
-        return float(np.mean(self.shares))
-
-
 def compare(
     seed: int,
     names: Sequence[str] | None = None,
     steps: int = STEPS,
+    save: Path | None = None,
     on_method: Callable[[str, int], None] = lambda name, seed: None,
     on_step: Callable[[str, StepRecord, int], None] = lambda name, record, steps: None,
 ) -> list[Outcome]:
@@ -118,20 +86,29 @@ def compare(
         seed: of the split, the model, the pairs and the training.
         names: of `contenders`; all when None.
         steps: of each of ten policies, see `contenders`.
+        save: file of outcomes. A method that it has for this seed with these very settings is not trained again; every
+            other one is added when it is done.
         on_method, on_step: progress.
 
     Raises:
         DefinitionError: an unknown method; names the known ones.
+        DataError: `save` holds something else than outcomes.
     """
     known = contenders(steps)
     chosen = list(known) if names is None else list(names)
     unknown = [name for name in chosen if name not in known]
     if unknown:
         raise DefinitionError(f"unknown method {unknown[0]!r}; compare knows {', '.join(known)}.")
+    saved = [] if save is None else load_outcomes(save)
+    done = {(o.method, o.settings): o for o in saved if o.seed == seed}
     study, facts = toy_study(seed), toy_facts(seed)
     problem = replace(study.problem, prompts=load_prompts(list(facts.split.train)))
     found = []
     for name in chosen:
+        settings = fingerprint(describe(known[name]))
+        if (name, settings) in done:
+            found.append(done[name, settings])
+            continue
         on_method(name, seed)
         spent = {"trained": 0, "generated": 0}
 
@@ -148,7 +125,10 @@ def compare(
         policies = known[name].fit(problem, weights, engine)
         seconds = time.process_time() - started
         spent["generated"] += engine.generated
-        found.append(judge(name, seed, policies, engine, facts, spent, seconds))
+        outcome = judge(name, seed, policies, engine, facts, spent, seconds)
+        found.append(replace(outcome, settings=settings))
+        if save is not None:
+            save_outcome(save, found[-1])
     return found
 
 
@@ -170,6 +150,7 @@ def judge(
     gains = (WEIGHTS * (rewards - reference)).sum(axis=1)
     start = float((FINE @ reference).mean())
     possible = float((FINE * facts.oracle(FINE, BETA).rewards.numpy()).sum(axis=1).mean()) - start
+    within = _within(policies, engine, facts)
     return Outcome(
         method=name,
         seed=seed,
@@ -183,7 +164,58 @@ def judge(
         generated=spent["generated"],
         seconds=seconds,
         points=tuple(zip(kl.tolist(), gains.tolist(), strict=True)),
+        constrained=float(np.mean([share for share, _ in within])) if within else None,
+        violation=max(violation for _, violation in within) if within else None,
     )
+
+
+def _within(policies: PolicySet, engine: Engine, facts: ToyFacts) -> list[tuple[float, float]]:
+    """Returns `constrained_shares` of the policies that were trained under bounds; none of other methods."""
+    entries = policies.facts.get("cmorl", {}).get("archive", [])
+    rows = [i for i, entry in enumerate(entries) if "raises" in entry]
+    if not rows:
+        return []
+    names, prompts = list(toy.rewards()), facts.split.held_out
+    replies = [(p, r) for p in prompts for r in toy.enumerate_responses(p)]
+    responses = engine.encode([p for p, _ in replies], [r for _, r in replies])
+    log_policy = engine.log_probs(responses, policies.stack.select(rows)).reshape(len(rows), len(prompts), -1)
+    raised = [names.index(entries[i]["raises"]) for i in rows]
+    bounds = np.array([entries[i]["at_least"] for i in rows])
+    table, base = torch.from_numpy(facts.rewards), torch.from_numpy(facts.log_base)
+    return constrained_shares(torch.from_numpy(log_policy), raised, bounds, table, BETA, base)
+
+
+def constrained_shares(
+    log_policy: torch.Tensor, raised: Sequence[int], bounds: FloatArray, rewards: torch.Tensor, beta: float,
+    log_base: torch.Tensor,
+) -> list[tuple[float, float]]:  # fmt: skip
+    """Returns (share of the exact gain, largest shortfall in reward units) of policies that were trained under bounds.
+
+    One that raises objective k under R_j >= c_j is compared with the exact optimum F of R_k - beta KL under these
+    bounds by R_k - beta KL - sum_j lambda_j max(c_j - R_j, 0), lambda the optimum's multipliers. No policy has more
+    than F of it, whatever it violates; reserves earn nothing. The share is of what F is above the base policy.
+
+    Args:
+        log_policy: log-probs of all candidates [policies, prompts, candidates].
+        raised: the objective that each raises.
+        bounds: least rewards [policies, objectives]; that of the raised objective is not used.
+        rewards: of all candidates [prompts, candidates, objectives].
+        beta: KL strength.
+        log_base: log-probs under the base [prompts, candidates].
+    """
+    exact = policy_values(log_policy, rewards, log_base=log_base)
+    nothing = policy_values(log_base, rewards, log_base=log_base).rewards.numpy()
+    found = []
+    for k, least, reached, kl in zip(raised, bounds, exact.rewards.numpy(), exact.kl.tolist(), strict=True):
+        target = np.eye(rewards.shape[-1])[k]
+        at_least = np.where(target > 0, -np.inf, least)
+        best = constrained(rewards, target, beta, at_least, log_base=log_base)
+        price = best.weights.numpy() - target
+        short = np.maximum(at_least - reached, 0)
+        value = reached[k] - beta * kl - price @ short
+        start = nothing[k] - price @ np.maximum(at_least - nothing, 0)
+        found.append((float((value - start) / (best.value - start)), float(short.max())))
+    return found
 
 
 def _log_policy(served: Sequence[Selection], engine: Engine, facts: ToyFacts) -> torch.Tensor:
@@ -203,7 +235,8 @@ def _log_policy(served: Sequence[Selection], engine: Engine, facts: ToyFacts) ->
 
 def _at_equal_kl(exact: PolicyValues, gains: FloatArray, facts: ToyFacts) -> float:
     table, base = torch.from_numpy(facts.rewards), torch.from_numpy(facts.log_base)
-    kl = exact.kl.clamp(min=1e-3)
+    most = oracle(table, WEIGHTS, 1e-3, log_base=base).kl  # of nearly always the best reply, whose gain is the largest
+    kl = torch.minimum(exact.kl.clamp(min=1e-3), 0.999 * most)
     betas = kl_target(table, WEIGHTS, kl, log_base=base)
     best = oracle(table, WEIGHTS, betas, log_base=base)
     possible = (WEIGHTS * (best.rewards - best.reference_rewards).numpy()).sum(axis=1)
@@ -214,39 +247,6 @@ def _worst_group(rewards: FloatArray, kl: FloatArray, reference: FloatArray, fac
     best = maximin(torch.from_numpy(facts.rewards), BETA, log_base=torch.from_numpy(facts.log_base)).value
     reached = float((rewards.min(axis=1) - BETA * kl).max())
     return (reached - reference.min()) / (best - reference.min())
-
-
-SCORES = ("share", "hypervolume", "at_equal_kl", "expected_utility", "worst_group")
-COSTS = ("policies", "trained", "generated", "seconds")
-
-
-def summary(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
-    """Returns one row per method: interquartile means with stratified bootstrap intervals over seeds, mean costs.
-
-    Scores are resampled seed by seed within each weight vector (the share), or seed by seed (the others).
-    """
-    rows = []
-    for name in dict.fromkeys(o.method for o in outcomes):
-        own = [o for o in outcomes if o.method == name]
-        row: dict[str, Any] = {"method": name, "seeds": len(own)}
-        for score in SCORES:
-            row[score] = _score(own, score)
-        row["lowest_share"] = min(min(o.shares) for o in own)
-        row.update({cost: float(np.mean([getattr(o, cost) for o in own])) for cost in COSTS})
-        rows.append(row)
-    return rows
-
-
-def _score(outcomes: Sequence[Outcome], score: str) -> dict[str, float]:
-    if score == "hypervolume" and len(outcomes) == 1:  # one seed: the interval over prompts
-        found = Interval(*outcomes[0].hypervolume)
-    else:
-        columns: list[tuple[float, ...]] = []
-        for o in outcomes:
-            values = {"share": o.shares, "hypervolume": o.hypervolume[:1]}
-            columns.append(values[score] if score in values else (float(getattr(o, score)),))
-        found = stratified_bootstrap(np.array(columns), iqm, replications=4 * RESAMPLES)
-    return {k: float(v) for k, v in asdict(found).items() if k in ("value", "low", "high")}
 
 
 def optimum_curve(facts: ToyFacts) -> list[tuple[float, float]]:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import moalign as ma
-from moalign.comparison import FINE, WEIGHTS, Outcome, compare, contenders, judge, optimum_curve, summary
+from moalign import comparison
+from moalign.comparison import FINE, WEIGHTS, compare, constrained_shares, contenders, judge, optimum_curve
 from moalign.demo import toy_facts, toy_policy
 from moalign.figures.methods import method_figure
 from moalign.methods import PolicySet
+from moalign.outcomes import Outcome, load_outcomes, save_outcome, summary
 from moalign.policy.adapters import AdapterStack
 from moalign.policy.engine import Engine
 
@@ -46,6 +50,66 @@ def test_the_summary_has_one_row_per_method_with_intervals_over_seeds() -> None:
     assert rows[0]["worst_group"]["value"] == pytest.approx(0.5)
     assert rows[1]["hypervolume"] == {"value": 0.9, "low": 0.8, "high": 1.0}
     assert rows[0]["trained"] == 100 and len(FINE) == 231
+
+
+def test_constrained_scores_are_summed_up_where_there_are_any() -> None:
+    own = [replace(OUTCOME, seed=s, constrained=0.9 + 0.02 * s, violation=0.01 * s) for s in range(3)]
+    rows = summary([*own, replace(OUTCOME, method="B")])
+    assert rows[0]["constrained"]["value"] == pytest.approx(0.92) and rows[0]["violation"] == pytest.approx(0.02)
+    assert rows[1]["constrained"] is None and rows[1]["violation"] is None
+
+
+def test_only_the_constrained_optimum_has_all_of_its_gain() -> None:
+    """One prompt, four answers, max R_1 - 0.5 KL under R_2 >= .75: the optimum is the tilt by (1, 1.427010).
+
+    More reward at the price of the bound, and more of the bound than was asked for, are both less than the optimum.
+    """
+    rewards = torch.tensor([[[1, 0], [0.8, 0.6], [0.5, 0.9], [0, 1]]], dtype=torch.float64)
+    base = torch.full((1, 4), 0.25, dtype=torch.float64).log()
+    tilts = torch.tensor([[1, 1.427010], [1, 0], [1, 2.5], [0, 0]], dtype=torch.float64)
+    log_policy = (base + torch.einsum("pam,km->kpa", rewards, tilts) / 0.5).log_softmax(-1)
+    found = constrained_shares(log_policy, [0] * 4, np.tile([9.0, 0.75], (4, 1)), rewards, 0.5, base)
+    shares, short = zip(*found, strict=True)
+    assert shares[0] == pytest.approx(1, abs=1e-5) and shares[3] == pytest.approx(0, abs=1e-9)
+    assert all(share < 0.99 for share in shares[1:])
+    assert short[1] == pytest.approx(0.75 - 0.399634, abs=1e-6) and short[0] == pytest.approx(0, abs=1e-6)
+    assert short[2] == 0
+
+
+def test_outcomes_come_back_from_their_file(tmp_path: Path) -> None:
+    file = tmp_path / "outcomes.jsonl"
+    assert load_outcomes(file) == []
+    for outcome in (OUTCOME, replace(OUTCOME, seed=1, constrained=0.9, violation=0.01)):
+        save_outcome(file, outcome)
+    assert load_outcomes(file) == [OUTCOME, replace(OUTCOME, seed=1, constrained=0.9, violation=0.01)]
+    for line in ("{", '{"method": "A"}', "[]"):
+        file.write_text(line)
+        with pytest.raises(ma.DataError, match=r"outcomes\.jsonl, line 1: not an outcome"):
+            load_outcomes(file)
+
+
+@dataclass(frozen=True)
+class Untrained:
+    steps: int
+
+    def fit(self, problem: ma.Problem, weights: np.ndarray, engine: Engine) -> PolicySet:
+        return PolicySet(AdapterStack.initial(engine.language_model.model, ma.LoRA(rank=2), 1, 0), weights[:1])
+
+
+@pytest.mark.slow
+def test_a_saved_method_is_not_run_again_unless_its_settings_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(comparison, "contenders", lambda steps: {"A": Untrained(steps)})
+    monkeypatch.setattr(comparison, "judge", lambda name, seed, *rest: replace(OUTCOME, method=name, seed=seed))
+    run: list[str] = []
+
+    def again(steps: int) -> list[Outcome]:
+        return compare(0, ["A"], steps, tmp_path / "o.jsonl", on_method=lambda name, seed: run.append(name))
+
+    first = again(1)
+    assert again(1) == first and run == ["A"]
+    assert again(2) != first and run == ["A"] * 2 and len(load_outcomes(tmp_path / "o.jsonl")) == 2
 
 
 def test_every_contender_is_known_and_others_are_refused() -> None:

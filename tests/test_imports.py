@@ -31,6 +31,7 @@ LEVELS = [
     {"session"},
     {"driver", "progress"},
     {"demo", "diagnostics", "tuning"},
+    {"outcomes"},
     {"comparison"},
     {"cli"},
 ]

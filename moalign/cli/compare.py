@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,9 +12,13 @@ from moalign.cli.machine import one_thread, quiet_models
 from moalign.cli.options import AsJson, Quiet
 from moalign.cli.output import print_json, print_table, say
 
+if TYPE_CHECKING:
+    from moalign.outcomes import Outcome
+
 LEGEND = """
 share         of the exact optimum's gain in w . R - beta KL, mean over ten weight vectors; lowest: of any of them
 hypervolume   of the exact values over the optimum's; more than 1 is more KL than the optimum spends
+constrained   of C-MORL's extensions: share of the gain of the exact optimum under their bounds; short: the most of any
 equal KL      gain in w . R over that of the optimum with the same KL
 utility       expected utility over the base's, as share of the optimum's at the same beta
 worst group   min over objectives of R - beta KL over the base's, as share of the maximin optimum's, best policy
@@ -28,6 +32,9 @@ def compare(
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="How many seeds, from 0.")] = 1,
     steps: Annotated[int, typer.Option("--steps", min=1, help="Steps of each of ten policies: the budget.")] = 200,
     figure: Annotated[Path | None, typer.Option("--figure", metavar="FILE", help="Write the figure as HTML.")] = None,
+    save: Annotated[
+        Path | None, typer.Option("--save", metavar="FILE", help="Keep outcomes there; what it has is not run again.")
+    ] = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
@@ -36,8 +43,7 @@ def compare(
     Half an hour per seed on one core with all methods and the usual budget; --steps 20 shows that everything works.
     """
     from moalign.comparison import compare as run
-    from moalign.comparison import optimum_curve, summary
-    from moalign.demo import toy_facts
+    from moalign.outcomes import summary
 
     quiet_models()
 
@@ -46,39 +52,48 @@ def compare(
             say(f"seed {seed}: {name}", error=True)
 
     with one_thread():
-        outcomes = [o for seed in range(seeds) for o in run(seed, methods or None, steps, on_method=tell)]
+        outcomes = [o for seed in range(seeds) for o in run(seed, methods or None, steps, save, on_method=tell)]
         rows = summary(outcomes)
         if figure is not None:
-            from moalign.figures import CONFIG
-            from moalign.figures.methods import method_figure
-
-            points: dict[str, list[tuple[float, float]]] = {}
-            for outcome in outcomes:
-                points.setdefault(outcome.method, []).extend(outcome.points)
-            drawn = method_figure(points, optimum_curve(toy_facts(0)))
-            figure.write_text(drawn.to_html(include_plotlyjs=True, config=CONFIG), encoding="utf-8")
+            write_figure(figure, outcomes)
     if as_json:
         print_json(rows, indent=None)
     else:
         print_rows(rows)
 
 
+def write_figure(path: Path, outcomes: Sequence[Outcome]) -> None:
+    """Writes the overlay of all outcomes as one HTML file, over the optimum's curve of the first one's seed."""
+    from moalign.comparison import optimum_curve
+    from moalign.demo import toy_facts
+    from moalign.figures import CONFIG
+    from moalign.figures.methods import method_figure
+
+    points: dict[str, list[tuple[float, float]]] = {}
+    for outcome in outcomes:
+        points.setdefault(outcome.method, []).extend(outcome.points)
+    drawn = method_figure(points, optimum_curve(toy_facts(outcomes[0].seed)))
+    path.write_text(drawn.to_html(include_plotlyjs=True, config=CONFIG), encoding="utf-8")
+
+
 def print_rows(rows: Sequence[Mapping[str, Any]]) -> None:
     """Prints the comparison as a table with its legend."""
-    header = ["method", "share", "lowest", "hypervolume", "equal KL", "utility", "worst group", "policies", "trained",
-              "generated", "seconds"]  # fmt: skip
+    header = ["method", "share", "lowest", "constrained", "short", "hypervolume", "equal KL", "utility", "worst group",
+              "policies", "trained", "generated", "seconds"]  # fmt: skip
     print_table(header, [_cells(row) for row in rows])
     say(LEGEND)
 
 
 def _cells(row: Mapping[str, Any]) -> list[str]:
-    scores = {
-        name: f"{row[name]['value']:.2f}"
-        + (f" [{row[name]['low']:.2f}, {row[name]['high']:.2f}]" if row["seeds"] > 1 or name == "hypervolume" else "")
-        for name in ("share", "hypervolume", "at_equal_kl", "expected_utility", "worst_group")
-    }
-    costs = [f"{row['policies']:.0f}", *(f"{row[c] / 1e3:,.0f} k" for c in ("trained", "generated"))]
+    def score(name: str) -> str:
+        if row[name] is None:
+            return ""
+        interval = f" [{row[name]['low']:.2f}, {row[name]['high']:.2f}]"
+        return f"{row[name]['value']:.2f}" + (interval if row["seeds"] > 1 or name == "hypervolume" else "")
+
     return [
-        row["method"], scores["share"], f"{row['lowest_share']:.2f}", scores["hypervolume"], scores["at_equal_kl"],
-        scores["expected_utility"], scores["worst_group"], *costs, f"{row['seconds']:.0f}",
+        row["method"], score("share"), f"{row['lowest_share']:.2f}", score("constrained"),
+        "" if row["violation"] is None else f"{row['violation']:.2f}",
+        *map(score, ("hypervolume", "at_equal_kl", "expected_utility", "worst_group")), f"{row['policies']:.0f}",
+        *(f"{row[cost] / 1e3:,.0f} k" for cost in ("trained", "generated")), f"{row['seconds']:.0f}",
     ]  # fmt: skip

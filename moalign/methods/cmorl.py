@@ -46,7 +46,7 @@ from moalign.weights import grid
 
 LARGEST_MULTIPLIER = 1e2  # beyond, a constraint is as good as infeasible and the policy only chases it
 FIRST_MULTIPLIER = 2.0  # at most; those of a policy that ignored the raised objective would be infinite
-MEMORY = 0.9  # of running means of rewards and multipliers
+MEMORY = 0.9  # of running means of multipliers
 MARGIN = 0.1  # the hypervolume's corner lies this share of the range below the worst rewards
 
 
@@ -58,13 +58,14 @@ class CMORL:
     Attributes:
         initial: the method of stage 1; its KL strength is that of the extensions.
         lattice: steps of the lattice of weights of stage 1.
+        centre: stage 1 also trains equal weights, which lattices of fewer steps than objectives leave out.
         rounds: of extensions.
         extended: policies that are extended per round, each once per objective.
         keep: share of what a policy has above the nadir that an extension keeps in the other objectives, in (0, 1).
-        solver: "lagrangian": multipliers climb with the shortfall; "barrier": 1 / (sharpness * slack), which stays
-            inside the constraints and misses the optimum by up to constraints / sharpness reward units.
-        rate: of the multipliers, per reward unit and step, for the Lagrangian; None is a fifth of beta, for
-            rewards of unit variance: from beta on they oscillate, and small batches ask for less.
+        solver: "lagrangian": multipliers climb with the shortfall; "barrier": they go to 1 / (sharpness * slack), which
+            ends inside the constraints and misses the optimum by up to constraints / sharpness reward units.
+        rate: of the multipliers, per reward unit and step; None is a fifth of beta, for rewards of unit variance:
+            from beta on they oscillate, and small batches ask for less.
         sharpness: of the barrier, per reward unit.
         constant_ratio: divide v by its sum, so that extensions have the KL of stage 1. They then solve another problem.
         capacity: policies that are kept, those with the most room around them; extremes stay.
@@ -76,6 +77,7 @@ class CMORL:
 
     initial: Method = field(default_factory=MORLHF)
     lattice: int = 2
+    centre: bool = False
     rounds: int = 1
     extended: int = 3
     keep: float = 0.9
@@ -110,9 +112,15 @@ class CMORL:
     def kl_strength(self) -> float | None:
         return self.initial.kl_strength
 
+    def spread(self, objectives: int) -> FloatArray:
+        """Returns the weights of stage 1 [policies, objectives]."""
+        lattice, equal = grid(objectives, self.lattice), np.full((1, objectives), 1 / objectives)
+        known = bool((np.abs(lattice - equal).max(axis=1) < 1e-9).any())
+        return np.concatenate([lattice, equal]) if self.centre and not known else lattice
+
     def problems(self, problem: Problem, weights: FloatArray) -> list[str]:
         """Returns what keeps stage 1 from its lattice, or the extensions from sampling."""
-        found = list(self.initial.problems(problem, grid(len(problem.names), self.lattice)))
+        found = list(self.initial.problems(problem, self.spread(len(problem.names))))
         if self.initial.kl_strength is None or self.initial.weight_space != "simplex":
             found.append(f"CMORL extends policies with a KL strength, which {type(self.initial).__name__} has not.")
         if problem.prompts is None and not any("prompts=" in problem for problem in found):
@@ -121,7 +129,7 @@ class CMORL:
 
     def fit(self, problem: Problem, weights: FloatArray, engine: Engine) -> PolicySet:
         """Returns the archive's policies, from which weights are assigned; `weights` are what will be asked for."""
-        spread = grid(len(problem.names), self.lattice)
+        spread = self.spread(len(problem.names))
         first = self.initial.fit(problem, spread, engine)
         scorer = Scorer(problem, engine)
         prompts = list(dict.fromkeys(problem.prompts or ()))
@@ -196,7 +204,7 @@ class CMORL:
             "target": target,
             "bounds": bounds,
             "beta": np.full(len(target), self.initial.kl_strength),
-            "dual": np.concatenate([first, np.zeros_like(first), first, np.zeros((len(first), 1))], axis=1),
+            "dual": np.concatenate([first, first, np.zeros((len(first), 1))], axis=1),
         }
         facts = describe({"method": self, "objectives": problem.objectives})
         stack = engine.train_on_policy(
@@ -204,28 +212,25 @@ class CMORL:
             start=start, move=self._move,
         )  # fmt: skip
         objectives = target.shape[1]
-        return stack, engine.dual(name)[:, 2 * objectives : 3 * objectives]
+        return stack, engine.dual(name)[:, objectives : 2 * objectives]
 
     def _move(self, rewards: Tensor, columns: Mapping[str, Tensor], policy: Mapping[str, Tensor]) -> Tensor:
-        """Returns v, running means of rewards and of v, and the batches seen, after a batch of rewards."""
+        """Returns v, its running mean, and the batches seen, after a batch of rewards.
+
+        A step down the dual g(lambda), whose gradient is the slack, and then the proximal step of what keeps lambda in
+        range: lambda >= 0, or the barrier's -log(lambda) / sharpness, at whose optimum lambda is 1 / (sharpness slack).
+        """
         batch = rewards.mean(dim=(1, 2))  # [policies, objectives]
         objectives = batch.shape[-1]
-        v, means, average, count = torch.tensor_split(
-            policy["dual"], (objectives, 2 * objectives, 3 * objectives), dim=-1
-        )
-        count, target = count + 1, policy["target"]
+        v, average, count = torch.tensor_split(policy["dual"], (objectives, 2 * objectives), dim=-1)
+        rate = 0.2 * policy["beta"][:, None] if self.rate is None else self.rate
+        stepped = v + rate * (policy["bounds"] - batch)
+        inward = 4 * rate / self.sharpness if self.solver == "barrier" else 0.0
+        v = ((stepped + (stepped.square() + inward).sqrt()) / 2).clamp(max=LARGEST_MULTIPLIER)
+        v = v.where(policy["target"] == 0, 1)
+        count = count + 1
         kept = MEMORY * (1 - MEMORY ** (count - 1)) / (1 - MEMORY**count)  # of a mean without bias
-        means = kept * means + (1 - kept) * batch
-        if self.solver == "lagrangian":
-            rate = 0.2 * policy["beta"][:, None] if self.rate is None else self.rate
-            v = (v + rate * (policy["bounds"] - batch)).clamp(0, LARGEST_MULTIPLIER).where(target == 0, 1)
-        else:
-            slack = means - policy["bounds"]
-            wanted = (1 / (self.sharpness * slack)).clamp(1 / LARGEST_MULTIPLIER, LARGEST_MULTIPLIER)
-            wanted = torch.where(slack > 0, wanted, LARGEST_MULTIPLIER)
-            # moved by a share in logarithms: the barrier is so steep near its bound that whole steps would overshoot
-            v = (v.clamp(min=1 / LARGEST_MULTIPLIER) ** MEMORY * wanted ** (1 - MEMORY)).where(target == 0, 1)
-        return torch.cat([v, means, kept * average + (1 - kept) * v, count], dim=-1)
+        return torch.cat([v, kept * average + (1 - kept) * v, count], dim=-1)
 
     def _utility(self, rewards: Tensor, policy: Mapping[str, Tensor]) -> Tensor:
         v = policy["dual"][:, : rewards.shape[-1]]

@@ -26,7 +26,7 @@ REWARDS = torch.tensor([[[1, 0], [0.8, 0.6], [0.5, 0.9], [0, 1]]], dtype=torch.f
 
 def state(v: list[float], bounds: list[float], target: int) -> dict[str, torch.Tensor]:
     return {
-        "dual": torch.tensor([[*v, 0.0, 0.0, *v, 0.0]], dtype=torch.float64),
+        "dual": torch.tensor([[*v, *v, 0.0]], dtype=torch.float64),
         "bounds": torch.tensor([bounds], dtype=torch.float64),
         "beta": torch.tensor([0.5], dtype=torch.float64),
         "target": torch.eye(2, dtype=torch.float64)[[target]],
@@ -57,11 +57,15 @@ def test_multipliers_converge_to_those_of_the_dual(
     assert float(policy["dual"][0, target]) == 1
 
 
-def test_a_violated_barrier_climbs_to_the_largest_multiplier() -> None:
-    method, policy = CMORL(solver="barrier"), state([1.0, 1.0], [0.0, 0.5], 0)
-    for _ in range(200):
+@pytest.mark.parametrize("solver", ["lagrangian", "barrier"])
+def test_multipliers_of_a_violated_bound_climb_to_a_limit(solver: Any) -> None:
+    method, policy = CMORL(solver=solver, rate=1.0), state([1.0, 1.0], [0.0, 0.5], 0)
+    climbed = []
+    for _ in range(400):
         policy["dual"] = method._move(torch.tensor([[[[0.9, 0.2]]]], dtype=torch.float64), {}, policy)
-    assert policy["dual"][0, :2].tolist() == pytest.approx([1, 100])
+        climbed.append(float(policy["dual"][0, 1]))
+    assert climbed == sorted(climbed) and climbed[9] == pytest.approx(4, abs=0.3)
+    assert policy["dual"][0, :2].tolist() == [1, 100]
 
 
 @pytest.mark.slow
@@ -156,6 +160,11 @@ def test_assignment_prefers_the_better_then_the_nearer_to_the_base() -> None:
     assert rule(policies, np.array([0.1, 0.9])).policy == 1
     dear = Assigned(rule.rewards, rule.kl, beta=100.0)
     assert dear(policies, np.array([0.9, 0.1])).policy == 1
+
+
+def test_stage_one_may_have_the_centre_once() -> None:
+    assert CMORL(lattice=1, centre=True).spread(3) == pytest.approx(np.vstack([np.eye(3), np.full((1, 3), 1 / 3)]))
+    assert np.array_equal(CMORL(lattice=3, centre=True).spread(3), grid(3, 3))
 
 
 def test_refusals() -> None:
