@@ -49,7 +49,7 @@ def srpo(
 def preference_score(
     first: Float[Tensor, "*#stack batch dims"],
     second: Float[Tensor, "*#stack batch dims"],
-    scales: Float[Tensor, "*#stack batch blocks"] | Float[Tensor, "blocks"] | None = None,
+    scales: Float[Tensor, "*#stack batch blocks"] | Float[Tensor, " blocks"] | None = None,
 ) -> Float[Tensor, "*stack batch"]:
     """Returns s(first, second) = sum_b scales_b (v1[2b] v2[2b+1] - v1[2b+1] v2[2b]); positive: the first is preferred.
 

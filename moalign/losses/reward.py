@@ -76,7 +76,7 @@ def rating_regression(
     *,
     predictions: Float[Tensor, "*#stack batch objectives"],
     ratings: Float[Tensor, "*#stack batch objectives"],
-    scale: Float[Tensor, "objectives"] | None = None,
+    scale: Float[Tensor, " objectives"] | None = None,
 ) -> Float[Tensor, "*stack batch"]:
     """Returns the mean over the rated objectives of ((prediction - rating) / scale)^2; 0 for an unrated response.
 
