@@ -31,6 +31,7 @@ from moalign.weights import grid
 BETA = 0.4  # reward units (standard deviations under the base model) per nat
 LABEL_SCALE = 2.0  # log-odds of a vote per reward unit
 PAIRS = 3200
+HELD_OUT_PAIRS = 640  # on held-out prompts, to judge the rewards by
 VOTES = 5
 CORNER = 0.1  # the reference point lies this share of the oracle front's range below its worst values
 
@@ -98,22 +99,13 @@ def toy_study(
     """
     policy = toy_policy(seed, on_step)
     facts = toy_facts(seed)
-    drawn = toy.preference_pairs(
-        facts.split.train,
-        pairs,
-        log_base=facts.train_log_base,
-        scales=facts.scale,
-        votes=VOTES,
-        label_scale=LABEL_SCALE,
-        seed=seed,
-    )
+    drawn = votes(facts.split.train, facts.train_log_base, facts.scale, pairs, seed)
+    held_out = votes(facts.split.held_out, facts.log_base, facts.scale, HELD_OUT_PAIRS, seed)
     objectives = [
         Objective(
             objective,
             reward=Standardize(reward, float(facts.mean[i]), float(facts.scale[i])),
-            pairs=PreferencePairs(
-                prompts=drawn.prompts, chosen=drawn.chosen, rejected=drawn.rejected, labels=drawn.labels[:, i]
-            ),
+            pairs=drawn[i],
             label_scale=LABEL_SCALE,
         )
         for i, (objective, reward) in enumerate(toy.rewards().items())
@@ -133,9 +125,23 @@ def toy_study(
             samples=samples,
             max_new_tokens=48,
             reference_point=dict(zip(toy.rewards(), corner.tolist(), strict=True)),
+            pairs=dict(zip(toy.rewards(), held_out, strict=True)),
         ),
         seed=seed,
     )
+
+
+def votes(
+    prompts: Sequence[str], log_base: FloatArray, scale: FloatArray, count: int, seed: int
+) -> list[PreferencePairs]:
+    """Returns `count` pairs of replies with each objective's share of votes; arguments as `toy.preference_pairs`."""
+    drawn = toy.preference_pairs(
+        prompts, count, log_base=log_base, scales=scale, votes=VOTES, label_scale=LABEL_SCALE, seed=seed
+    )
+    return [
+        PreferencePairs(prompts=drawn.prompts, chosen=drawn.chosen, rejected=drawn.rejected, labels=labels)
+        for labels in drawn.labels.T
+    ]
 
 
 def reference_corner(best: OracleResult) -> FloatArray:

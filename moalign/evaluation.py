@@ -10,8 +10,11 @@ from typing import Any, Literal, final
 import numpy as np
 
 from moalign.arrays import FloatArray
+from moalign.data.comparisons import Comparisons, load_comparisons
+from moalign.data.pairs import PreferencePairs, load_pairs
 from moalign.data.prompt_text import PromptText
 from moalign.data.prompts import Prompts, load_prompts
+from moalign.errors import DefinitionError
 from moalign.front.intervals import clustered_mean
 from moalign.policy.adapters import AdapterStack
 from moalign.policy.engine import Engine
@@ -19,13 +22,14 @@ from moalign.policy.generate import Sampling
 from moalign.policy.samples import Generation
 from moalign.scoring import Scorer
 
+_NO_NUMBER = {"fingerprint": False}  # decides no number of a policy: may come later, and nothing is trained again
 AUTO_MARGIN = 0.5  # the automatic reference point lies this many standard deviations below the reference policy
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """How trained policies are judged.
+    """How trained policies are judged, and what they were trained by.
 
     Attributes:
         prompts: held-out prompts.
@@ -36,6 +40,11 @@ class Evaluation:
             a standard deviation of its rewards, fixed before any policy is trained.
         limits: upper bound on "kl" (nats per response) and lower bounds on objectives; points beyond are kept, but
             are no members of the front.
+        pairs: held-out preference pairs by objective: `PreferencePairs`, a file, or a table. How well each reward
+            predicts them, and how calibrated, goes into calibration.json. `PreferencePairs.hold_out` parts a data set.
+        comparisons: held-out comparisons of people, see `load_comparisons`, where the rewards are those of a model of
+            people: accuracies per user go into people.json.
+        groups: names of groups by user, where they are known; the nearest prototype of each user otherwise.
     """
 
     prompts: Prompts
@@ -44,10 +53,21 @@ class Evaluation:
     temperature: float = 1.0
     reference_point: Mapping[str, float] | Literal["auto"] = "auto"
     limits: Mapping[str, float] = field(default_factory=dict)
+    pairs: Mapping[str, PreferencePairs] = field(default_factory=dict, metadata=_NO_NUMBER)
+    comparisons: Comparisons | None = field(default=None, metadata=_NO_NUMBER)
+    groups: Mapping[str, str] = field(default_factory=dict, metadata=_NO_NUMBER)
 
     def __post_init__(self) -> None:
         if not isinstance(self.prompts, Prompts):
             object.__setattr__(self, "prompts", load_prompts(self.prompts))
+        if not isinstance(self.pairs, Mapping):
+            raise DefinitionError(
+                f'Evaluation pairs must be given by objective, such as {{"helpful": "heldout.jsonl"}}, got '
+                f"{type(self.pairs).__name__}."
+            )
+        object.__setattr__(self, "pairs", {n: load_pairs(given, objective=n) for n, given in self.pairs.items()})
+        if self.comparisons is not None:
+            object.__setattr__(self, "comparisons", load_comparisons(self.comparisons))
         Sampling(samples=self.samples, max_new_tokens=self.max_new_tokens, temperature=self.temperature)
 
     @property
@@ -76,6 +96,9 @@ class Evaluation:
         unknown = [n for n in self.limits if n not in (*objectives, "kl")]
         if unknown:
             found.append(f"limits name {', '.join(unknown)}; known are kl, {', '.join(objectives)}.")
+        unknown = [n for n in self.pairs if n not in objectives]
+        if unknown:
+            found.append(f"held-out pairs are for {', '.join(unknown)}; the objectives are {', '.join(objectives)}.")
         return found + _not_finite("limits", self.limits)
 
     def feasible(self, objectives: Sequence[str], values: FloatArray, kl: float) -> bool:

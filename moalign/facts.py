@@ -1,7 +1,8 @@
 """What a study knows of its data, its rewards and its users, written beside its records for the pages that show it.
 
-`data.json` is written whenever a study runs; `calibration.json` and `people.json` need comparisons that nothing was
-fitted on, so they are written by whoever has them: `save_calibration`, `save_people`.
+A run writes `data.json` from the pairs of the objectives, `calibration.json` from the held-out pairs of its
+`Evaluation`, and `people.json` where rewards are those of a model of people. `save_calibration` and `save_people` are
+for whoever judges without a run.
 """
 
 from __future__ import annotations
@@ -20,10 +21,13 @@ from moalign.errors import DefinitionError
 from moalign.figures.people import Answer, People, User
 from moalign.figures.quality import Bin, Calibration, Contradiction, DataFacts, DataSet, RewardQuality
 from moalign.figures.sidecar import Fact
+from moalign.front import Interval
 from moalign.problem import Problem
 from moalign.rewards import metrics
 from moalign.rewards.people.agreement import Share
 from moalign.rewards.people.personal import PersonalReward, PersonalRewards
+from moalign.scoring import Scorer
+from moalign.study import Study
 
 SHOWN = 20  # contradictory pairs of a data set that are written out
 ANSWERS = 8  # held-out comparisons of a user that are written out
@@ -35,18 +39,29 @@ def data_facts(problem: Problem) -> DataFacts | None:
     return DataFacts(sets=sets) if sets else None
 
 
-def save_known(problem: Problem, folder: str | Path) -> None:
-    """Writes what a problem says itself into the folder of a study.
+def save_known(study: Study, scorer: Scorer, folder: str | Path) -> None:
+    """Writes what a study knows of its data, its rewards and its users before any policy is trained.
 
-    That is data.json if its objectives have pairs; and people.json, without accuracies, if its rewards are those of a
-    model of users and nobody wrote the file with them before.
+    That is data.json if objectives have pairs; calibration.json if its evaluation has held-out pairs; people.json if
+    its rewards are those of a model of people, unless one is there and the evaluation knows nothing of them.
     """
+    problem, evaluation = study.problem, study.evaluation
     facts = data_facts(problem)
     if facts is not None:
         facts.save(folder)
+    judged = [reward_quality(name, scorer.log_odds(name, pairs), pairs) for name, pairs in evaluation.pairs.items()]
+    if judged:
+        Calibration(rewards=judged).save(folder)
+    model, known = people_of(problem), People.load(folder)
+    if model is not None and (known is None or evaluation.comparisons is not None or evaluation.groups):
+        found = people_facts(model, evaluation.comparisons, evaluation.groups)
+        found.model_copy(update={"utilities": [] if known is None else known.utilities}).save(folder)
+
+
+def people_of(problem: Problem) -> PersonalRewards | None:
+    """Returns the model of people whose prototypes the objectives are; None if they are not."""
     models = [o.reward.model for o in problem.objectives if isinstance(o.reward, PersonalReward)]
-    if models and not (Path(folder) / People.FILE).exists():
-        save_people(models[0], None, folder)
+    return models[0] if models else None
 
 
 def save_calibration(
@@ -89,13 +104,16 @@ def reward_quality(name: str, differences: FloatArray, pairs: PreferencePairs) -
         pairs: with their labels.
     """
     found = metrics.calibration(differences, pairs.labels)
-    accuracy = metrics.pairwise_accuracy(differences, pairs.labels, clusters=[str(p) for p in pairs.prompts])
+    prompts = [str(prompt) for prompt in pairs.prompts]
+    error = metrics.calibration_error(differences, pairs.labels, clusters=prompts)
+    decided = bool((pairs.labels != 0.5).any())
+    accuracy = metrics.pairwise_accuracy(differences, pairs.labels, clusters=prompts) if decided else None
     return RewardQuality(
         name=name,
         bins=[Bin(confidence=b.confidence, accuracy=b.share, count=max(round(b.pairs), 1)) for b in found.bins],
-        accuracy=Fact(value=accuracy.value, low=accuracy.low, high=accuracy.high),
+        accuracy=_fact(accuracy),
         log_loss=found.log_loss,
-        calibration_error=found.error,
+        calibration_error=_fact(error),
         comparisons=len(pairs),
     )
 
@@ -114,7 +132,13 @@ def save_people(
     Raises:
         DataError: comparisons that cannot be used.
     """
-    judged = None if heldout is None else load_comparisons(heldout)
+    facts = people_facts(model, None if heldout is None else load_comparisons(heldout), groups or {})
+    facts.save(folder)
+    return facts
+
+
+def people_facts(model: PersonalRewards, judged: Comparisons | None, groups: Mapping[str, str]) -> People:
+    """Returns what `save_people` writes."""
     shares = {} if judged is None else model.agreement(judged).parts
     answers = {} if judged is None else _answers(model, judged)
     users = [
@@ -123,14 +147,12 @@ def save_people(
             mixture=[float(share) for share in mixture],
             accuracy=_fact(shares.get(name)),
             comparisons=shares[name].n if name in shares else 0,
-            group=None if groups is None else groups.get(name),
+            group=groups.get(name),
             answers=answers.get(name, []),
         )
         for name, mixture in zip(model.users, model.mixtures, strict=True)
     ]
-    facts = People(prototypes=[f"prototype {k}" for k in range(model.prototypes)], users=users)
-    facts.save(folder)
-    return facts
+    return People(prototypes=[f"prototype {k}" for k in range(model.prototypes)], users=users)
 
 
 def _data_set(name: str, pairs: PreferencePairs) -> DataSet:
@@ -187,5 +209,5 @@ def _answers(model: PersonalRewards, judged: Comparisons) -> dict[str, list[Answ
     return found
 
 
-def _fact(share: Share | None) -> Fact | None:
-    return None if share is None else Fact(value=share.value, low=share.low, high=share.high)
+def _fact(found: Share | Interval | None) -> Fact | None:
+    return None if found is None else Fact(value=found.value, low=found.low, high=found.high)

@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from moalign.arrays import FloatArray
+from moalign.data.pairs import PreferencePairs
 from moalign.losses.preference import dpo
 from moalign.policy.adapters import AdapterStack, LoRA
 from moalign.policy.engine import Engine
@@ -38,16 +39,34 @@ class Scorer:
         Raises:
             RewardError: a reward failed or did not return one finite number per response; names the objective.
         """
-        columns = []
-        for objective in self.problem.objectives:
-            adapter = self._implicit.get(objective.name)
-            if adapter is None:
-                columns.append(score(objective.reward, prompts, responses, name=objective.name))
-            else:
-                encoded = self.engine.encode(prompts, responses)
-                ratio = self.engine.log_probs(encoded, adapter)[0] - self.engine.reference_log_probs(encoded)
-                columns.append(objective.reward.beta * ratio)
-        return np.stack(columns, axis=1)
+        return np.stack([self._one(objective, prompts, responses) for objective in self.problem.objectives], axis=1)
+
+    def _one(self, objective: Objective, prompts: Sequence[Any], responses: Sequence[str]) -> FloatArray:
+        adapter = self._implicit.get(objective.name)
+        if adapter is None:
+            return score(objective.reward, prompts, responses, name=objective.name)
+        encoded = self.engine.encode(prompts, responses)
+        ratio = self.engine.log_probs(encoded, adapter)[0] - self.engine.reference_log_probs(encoded)
+        return np.asarray(objective.reward.beta * ratio)
+
+    def log_odds(self, name: str, pairs: PreferencePairs) -> FloatArray:
+        """Returns what an objective's reward predicts of pairs, computed once per content and kept by the engine.
+
+        That is `label_scale` times the reward of chosen minus that of rejected: log-odds that chosen is preferred
+        [pairs].
+
+        Raises:
+            RewardError: as for a call.
+        """
+        [objective] = [o for o in self.problem.objectives if o.name == name]
+
+        def compute() -> dict[str, FloatArray]:
+            rewards = self._one(objective, pairs.prompts * 2, pairs.chosen + pairs.rejected)
+            chosen, rejected = rewards.reshape(2, len(pairs))
+            return {"log_odds": objective.label_scale * (chosen - rejected)}
+
+        key = fingerprint(describe({"objective": objective, "pairs": pairs}))
+        return self.engine.remember(f"log-odds-{key[:16]}", compute)["log_odds"]
 
     def remembered(self, prompts: Sequence[Any], responses: Sequence[str]) -> FloatArray:
         """Returns the same as a call, computed once per content and kept by the engine."""

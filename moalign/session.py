@@ -147,18 +147,19 @@ def opened(
         refuse_long_texts(study, engine)
         scorer = Scorer(study.problem, engine)
         records.add_trials(study.weights[:0], study.problem.names)  # the objectives' names
-        _publish_facts(study, records)
-        notify("on_stage", "judging the reference policy on the held-out prompts")
+        notify("on_stage", "judging the rewards and the reference policy on held-out data")
+        _publish_facts(study, scorer, records)
         judge_reference(study, records, engine, scorer)
         yield Session(study, records, engine, scorer, notify, stopped, temporary)
 
 
-def _publish_facts(study: Study, records: StudyStore) -> None:
-    """Writes what is known of the data and the users before anything is trained."""
-    if any(o.pairs is not None or isinstance(o.reward, PersonalReward) for o in study.problem.objectives):
+def _publish_facts(study: Study, scorer: Scorer, records: StudyStore) -> None:
+    """Writes what is known of the data, the rewards and the users before anything is trained."""
+    objectives = study.problem.objectives
+    if study.evaluation.pairs or any(o.pairs is not None or isinstance(o.reward, PersonalReward) for o in objectives):
         from moalign.facts import save_known  # loads the figures
 
-        save_known(study.problem, records.folder)
+        save_known(study, scorer, records.folder)
 
 
 def open_records(

@@ -14,6 +14,7 @@ from moalign.errors import DefinitionError, MoalignError
 from moalign.evaluation import Evaluation
 from moalign.methods.base import Method
 from moalign.problem import Problem
+from moalign.rewards import ImplicitReward
 from moalign.search import Search, first_round
 from moalign.store import describe
 from moalign.weights import named
@@ -74,6 +75,7 @@ class Study:
             self.weights.setflags(write=False)
             problems += self.method.problems(self.problem, self.stack_weights)
         problems += self.evaluation.problems(names)
+        problems += self._held_out_problems()
         problems += self.problem.problems()
         try:
             # the whole definition needs the model's files, which are known to exist only if nothing was wrong so far
@@ -104,6 +106,23 @@ class Study:
                 f"{type(self.search).__name__} needs the optimum of w . r - beta KL, but {type(self.method).__name__} "
                 "has no KL strength. Use moalign.search.HypervolumeGuided."
             )
+        return found
+
+    def _held_out_problems(self) -> list[str]:
+        """Returns which learned rewards would be judged on pairs that they are learned from."""
+        found = []
+        for objective in self.problem.objectives:
+            judged = self.evaluation.pairs.get(objective.name)
+            if judged is None or objective.pairs is None or not isinstance(objective.reward, ImplicitReward):
+                continue
+            learned = set(objective.pairs.contents())
+            seen = [row for row, content in enumerate(judged.contents()) if content in learned]
+            if seen:
+                found.append(
+                    f"{len(seen)} of {len(judged)} held-out pairs of {objective.name!r}, the first is number {seen[0]}"
+                    " (counted from 0), are among the pairs that its reward is learned from. Part one data set with"
+                    " pairs.hold_out(0.1), or leave them out with pairs.select(rows)."
+                )
         return found
 
     @property

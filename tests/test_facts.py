@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +14,10 @@ from moalign import figures
 from moalign.data import PreferencePairs
 from moalign.errors import DefinitionError
 from moalign.facts import data_facts, save_calibration, save_known, save_people
-from tests.tiny import save_model, shortness, vowels
+from moalign.policy.engine import Engine
+from moalign.scoring import Scorer
+from moalign.store import Store
+from tests.tiny import HELD_OUT, save_model, shortness, tiny_study, vowels
 
 ROWS = [
     {"prompt": "p", "chosen": "a", "rejected": "b"},
@@ -20,6 +25,8 @@ ROWS = [
     {"prompt": "p", "chosen": "b", "rejected": "a "},
     {"prompt": "q", "chosen": "<script>", "rejected": "c"},
 ]
+
+NEW = [{"prompt": "r", "chosen": "a", "rejected": "b"}, {"prompt": "s", "chosen": "a", "rejected": "b"}]
 
 
 def digits(texts: list[str]) -> np.ndarray:
@@ -41,7 +48,7 @@ def test_pairs_are_counted_and_contradictions_written_out(tmp_path: Path) -> Non
     assert (entry.name, entry.rows, entry.contradictory) == ("vowels", 4, 1)
     [both] = entry.contradictions
     assert (both.prompt, both.first, both.second, both.votes_first, both.votes_second) == ("p", "a", "b", 1, 1)
-    save_known(problem(model, pairs), tmp_path)
+    facts.save(tmp_path)
     assert figures.DataFacts.load(tmp_path) == facts and figures.People.load(tmp_path) is None
 
 
@@ -67,8 +74,9 @@ def test_a_reward_that_made_the_labels_is_calibrated_and_one_turned_round_is_not
     found = save_calibration({"true": reward, "turned": turned}, pairs, tmp_path)
     right, wrong = found.rewards
     assert figures.Calibration.load(tmp_path) == found and right.comparisons == len(pairs)
-    assert right.calibration_error is not None and right.calibration_error < 0.03
-    assert wrong.calibration_error == pytest.approx(2 * np.abs(p - 0.5).mean(), abs=0.04)
+    assert right.calibration_error is not None and wrong.calibration_error is not None
+    assert right.calibration_error.low == 0.0 and right.calibration_error.value < 0.03
+    assert wrong.calibration_error.value == pytest.approx(2 * np.abs(p - 0.5).mean(), abs=0.04)
     best = np.maximum(p, 1 - p).mean()
     assert right.accuracy is not None and right.accuracy.value == pytest.approx(best, abs=0.03)
     with pytest.raises(DefinitionError, match="no pairs for the reward 'true'"):
@@ -97,15 +105,72 @@ def test_users_who_want_opposite_things_are_written_with_their_accuracy(tmp_path
     assert figures.people_figure(found).data and figures.accuracy_figure(found).data
 
 
+def learning(model: Path, **changes: Any) -> ma.Study:
+    """Returns a study whose first reward is learned from pairs."""
+    learned = ma.Objective("liked", reward=ma.ImplicitReward(steps=2, rank=2, batch_size=4), pairs=ma.load_pairs(ROWS))
+    given = ma.Problem(
+        policy=ma.Policy(str(model)),
+        objectives=(learned, ma.Objective("vowels", reward=vowels, label_scale=0.5)),
+        prompts=["p", "q"],
+    )
+    return tiny_study(model, problem=given, weights=[[0.5, 0.5]], steps=2, **changes)
+
+
+def judged_by(**pairs: Any) -> ma.Evaluation:
+    return ma.Evaluation(prompts=HELD_OUT, samples=2, max_new_tokens=8, pairs=pairs)
+
+
+@pytest.mark.slow
+def test_held_out_pairs_judge_the_rewards_of_a_run_and_train_nothing_again(tmp_path: Path) -> None:
+    model = save_model(tmp_path / "model")
+    before = ma.run(learning(model, evaluation=judged_by()), store=tmp_path)
+    folder = tmp_path / "tiny"
+    assert figures.Calibration.load(folder) is None
+    definition = (folder / "study.json").read_text()
+    rows = [{"prompt": f"{i}: ", "chosen": "aeiou"[: 1 + i], "rejected": "xyz"} for i in range(4)]
+    study = learning(model, evaluation=judged_by(liked=rows, vowels=rows))
+    after = ma.run(study, store=tmp_path)
+    assert np.array_equal(before.F, after.F) and (folder / "study.json").read_text() == definition
+    found = figures.Calibration.load(folder)
+    assert found is not None and [reward.name for reward in found.rewards] == ["liked", "vowels"]
+    pairs = study.evaluation.pairs["vowels"]
+    with Store(tmp_path).study("tiny").drive():
+        engine = Engine(study.problem.policy, workspace=Store(tmp_path).study("tiny"), seed=study.seed)
+        rewards = Scorer(study.problem, engine)(pairs.prompts * 2, pairs.chosen + pairs.rejected)
+    gaps = (rewards[:4] - rewards[4:]) * [1.0, 0.5]  # label_scale: log-odds per vowel
+    assert gaps[:, 1].tolist() == [0.5, 1.0, 1.5, 2.0]
+    for gap, reward in zip(gaps.T, found.rewards, strict=True):
+        assert reward.log_loss == pytest.approx(float(np.log1p(np.exp(-gap)).mean()), rel=1e-4)
+    assert found.rewards[1].accuracy is not None and found.rewards[1].accuracy.value == 1.0
+    assert found.rewards[0].calibration_error is not None and found.rewards[0].comparisons == 4
+
+
+def test_pairs_that_cannot_judge_are_refused_with_what_to_do(tmp_path: Path) -> None:
+    model = save_model(tmp_path / "model")
+    with pytest.raises(DefinitionError, match="2 of 4 held-out pairs of 'liked', the first is number 2.*hold_out"):
+        learning(model, evaluation=judged_by(liked=[*NEW, {"prompt": "p", "chosen": "b", "rejected": "a"}, ROWS[3]]))
+    with pytest.raises(DefinitionError, match="held-out pairs are for likd; the objectives are liked, vowels"):
+        learning(model, evaluation=judged_by(likd=NEW))
+    with pytest.raises(DefinitionError, match="by objective, such as .* got list"):
+        ma.Evaluation(prompts=HELD_OUT, pairs=NEW)  # type: ignore[arg-type]
+    learning(model, evaluation=judged_by(vowels=ROWS))  # a given reward has seen no pairs
+
+
 def test_a_study_of_prototypes_shows_its_users_and_keeps_what_was_measured(tmp_path: Path) -> None:
     rows = [{"user": u, "chosen": a, "rejected": b} for u, a, b in [("x", "1", "2"), ("y", "2", "1")] * 4]
     model = ma.rewards.IdealPoint(prototypes=2, steps=5, validation=0).fit(rows, embed=digits)
     given = ma.Problem(
         policy=ma.Policy(str(save_model(tmp_path / "model"))), objectives=model.as_objectives(), prompts=["p"]
     )
-    save_known(given, tmp_path)
+    study = tiny_study(tmp_path / "model", problem=given)
+    known = Scorer(given, Engine(given.policy))
+    save_known(study, known, tmp_path)
     first = figures.People.load(tmp_path)
     assert first is not None and [user.name for user in first.users] == ["x", "y"] and first.users[0].accuracy is None
     measured = save_people(model, rows, tmp_path)
-    save_known(given, tmp_path)
+    save_known(study, known, tmp_path)
     assert figures.People.load(tmp_path) == measured and measured.users[0].accuracy is not None
+    evaluation = ma.Evaluation(prompts=HELD_OUT, comparisons=rows[:2], groups={"x": "old", "y": "new"})
+    save_known(replace(study, evaluation=evaluation), known, tmp_path)
+    judged = figures.People.load(tmp_path)
+    assert judged is not None and [(u.group, u.comparisons) for u in judged.users] == [("old", 1), ("new", 1)]

@@ -35,7 +35,7 @@ from moalign.data.report import (
     warn_of_changes,
 )
 from moalign.data.tables import Table, as_text, cell, has_unreadable, read_table, short_repr
-from moalign.errors import DataError
+from moalign.errors import DataError, DefinitionError
 
 FEWEST_PAIRS = 2
 _SCORES = ("score_chosen", "score_rejected")
@@ -101,6 +101,34 @@ class PreferencePairs:
         names = ("prompts", "chosen", "rejected", "labels", "objective", "user", "margin", "weight")
         columns: dict[str, Any] = {name: _taken(getattr(self, name), keep) for name in names}
         return replace(self, **columns, report=DataReport())
+
+    def contents(self) -> list[tuple[Prompt, frozenset[str]]]:
+        """Returns what each pair compares: its prompt and its two replies, whichever is preferred."""
+        sides = zip(self.prompts, self.chosen, self.rejected, strict=True)
+        return [(prompt, frozenset((chosen, rejected))) for prompt, chosen, rejected in sides]
+
+    def hold_out(self, share: float, *, seed: int = 0) -> tuple[PreferencePairs, PreferencePairs]:
+        """Returns (the pairs to learn from, the pairs to judge by); all pairs of a prompt are on one side.
+
+        Args:
+            share: of the prompts, in (0, 1), to judge by.
+            seed: of the choice.
+
+        Raises:
+            DataError: too few prompts to leave at least two pairs on each side.
+        """
+        if not 0 < share < 1:
+            raise DefinitionError(f"share must be in (0, 1), got {share}.", where="hold_out")
+        known = list(dict.fromkeys(self.prompts))
+        chosen = np.random.default_rng(seed).permutation(len(known))[: max(round(share * len(known)), 1)]
+        out = {known[i] for i in chosen}
+        sides = [[i for i, prompt in enumerate(self.prompts) if (prompt in out) == side] for side in (False, True)]
+        if min(map(len, sides)) < FEWEST_PAIRS:
+            raise DataError(
+                f"{len(self)} pairs of {len(known)} prompts cannot be parted: {share:.3g} of the prompts leave "
+                f"{len(sides[0])} and {len(sides[1])} pairs, and each side needs {FEWEST_PAIRS}."
+            )
+        return self.select(sides[0]), self.select(sides[1])
 
 
 def load_pairs(source: object, *, objective: str | None = None) -> PreferencePairs:

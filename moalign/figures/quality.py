@@ -42,7 +42,7 @@ class RewardQuality(pydantic.BaseModel):
     bins: list[Bin]
     accuracy: Fact | None = None
     log_loss: float | None = None  # nats per comparison
-    calibration_error: float | None = None  # expected calibration error
+    calibration_error: Fact | None = None  # expected calibration error (ECE), in [0, 1]
     comparisons: int = 0
 
 
@@ -175,7 +175,7 @@ def quality_rows(calibration: Calibration) -> list[Sequence[str]]:
             reward.name,
             "–" if reward.accuracy is None else _percent(reward.accuracy),
             number(reward.log_loss, 3),
-            number(reward.calibration_error, 3),
+            "–" if reward.calibration_error is None else _percent(reward.calibration_error),
             str(reward.comparisons),
         )
         for reward in calibration.rewards

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moalign.data import Conversation, PreferencePairs, load_pairs
-from moalign.errors import DataError, DataWarning
+from moalign.errors import DataError, DataWarning, DefinitionError
 
 
 def user(text):
@@ -271,3 +271,18 @@ def test_selecting_rows_takes_every_column_alike(order):
         (p, c, r, u) for p, c, r, u in zip(taken.prompts, taken.chosen, taken.rejected, taken.user, strict=True)
     ] == [(f"p{i}", f"c{i}", f"r{i}", f"u{i}") for i in order]
     assert (taken.labels * 4).tolist() == list(order) == taken.weight.tolist()
+
+
+def test_held_out_pairs_share_no_prompt_with_the_rest() -> None:
+    given = load_pairs([pair(f"p{i // 3}", f"good {i}", f"bad {i}", label=0.25 + i / 100) for i in range(30)])
+    rest, out = given.hold_out(0.2, seed=1)
+    assert (len(rest), len(out)) == (24, 6) and not set(rest.prompts) & set(out.prompts)
+    assert sorted([*rest.labels, *out.labels]) == pytest.approx(sorted(given.labels))
+    assert given.hold_out(0.2, seed=1)[1].prompts == out.prompts != given.hold_out(0.2, seed=2)[1].prompts
+    assert {content[0] for content in out.contents()} <= {content[0] for content in given.contents()}
+    talks = load_pairs([pair([user(f"{i}"), assistant("yes"), user("so?")], "x", f"y{i}") for i in range(6)])
+    assert [len(side) for side in talks.hold_out(0.4)] == [4, 2]
+    with pytest.raises(DataError, match="30 pairs of 10 prompts cannot be parted: 0.99"):
+        given.hold_out(0.99)
+    with pytest.raises(DefinitionError, match="share must be in"):
+        given.hold_out(1.0)

@@ -8,7 +8,14 @@ from scipy.special import expit
 from scipy.stats import pearsonr, spearmanr
 
 from moalign.errors import DefinitionError
-from moalign.rewards.metrics import calibration, correlations, fit_temperature, pairwise_accuracy, r_squared
+from moalign.rewards.metrics import (
+    calibration,
+    calibration_error,
+    correlations,
+    fit_temperature,
+    pairwise_accuracy,
+    r_squared,
+)
 
 
 def test_accuracy_by_hand() -> None:
@@ -62,6 +69,20 @@ def test_the_fitted_temperature_calibrates() -> None:
     assert fit_temperature(3 * logits, labels) == pytest.approx(3, rel=0.1)
     over, right = calibration(3 * logits, labels), calibration(3 * logits, labels, temperature=3.0)
     assert right.error < 0.02 < 0.1 < over.error and right.log_loss < over.log_loss
+
+
+def test_the_interval_of_the_calibration_error_holds_what_is_true() -> None:
+    """Log-odds twice too large: the error of the population is E|p(2 z) - p(z)|. Calibrated ones: it reaches to 0."""
+    random = np.random.default_rng(3)
+    z, many = random.normal(size=1000), random.normal(size=200_000)
+    labels = (random.random(1000) < expit(z)).astype(float)
+    found, right = calibration_error(2 * z, labels), calibration_error(z, labels)
+    assert found.value == pytest.approx(calibration(2 * z, labels).error)
+    truth = np.abs(expit(2 * many) - expit(many)).mean()
+    assert 0 < found.low < truth < found.high < found.value + 0.05
+    assert right.low == 0.0 < right.value < right.high < truth
+    copies = calibration_error(np.repeat(2 * z, 9), np.repeat(labels, 9), clusters=np.repeat(range(1000), 9).tolist())
+    assert (copies.low, copies.high) == pytest.approx((found.low, found.high)), "copies of a prompt tell nothing new"
 
 
 def test_correlations_pooled_and_within_prompts() -> None:

@@ -20,7 +20,7 @@ _NO_CALIBRATION = (
     "No reward model was judged.",
     "A reliability diagram appears once reward models were judged on held-out comparisons.",
 )
-_JUDGE = "moalign.facts.save_calibration(rewards, pairs, folder)"
+_JUDGE = "Evaluation(pairs={objective: held-out pairs})"
 _NO_DATA = (
     "No report on the data.",
     "Counts, labels, agreement and contradictory pairs appear once the training data were examined.",
@@ -38,7 +38,7 @@ def _data(context: Context) -> DataFacts | None:
 def _layout(context: Context) -> Sequence[Any]:
     parts: list[Any] = []
     if _calibration(context) is None:
-        parts.append(_missing(context, Calibration, *_NO_CALIBRATION, "; write it with ", _JUDGE))
+        parts.append(_missing(context, Calibration, *_NO_CALIBRATION, ", which a run writes with ", _JUDGE))
     else:
         parts.append(
             html.Div(
