@@ -24,12 +24,10 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from scipy.stats import binomtest
 
 import moalign as ma
 from moalign.data import PreferencePairs, hh_rlhf
-from moalign.facts import reward_quality
-from moalign.figures import Calibration
+from moalign.front import wilson
 from moalign.methods import MODPO
 from moalign.policy.engine import Engine
 from moalign.progress import TerminalProgress
@@ -48,6 +46,7 @@ def build(
     seed: int = 0,
     pairs: int = 240,
     held_out: int = 24,
+    judged: int = 400,
     reward_steps: int = 45,
     steps: int = 24,
     weight_steps: int = 4,
@@ -62,6 +61,7 @@ def build(
         seed: of the choice of pairs and of everything random.
         pairs: training pairs of each objective.
         held_out: prompts of each objective's test split that the policies are judged on.
+        judged: test pairs of each objective that the learned rewards are judged on, at most.
         reward_steps: optimiser steps of each learned reward, 8 pairs each.
         steps: optimiser steps of the policies, 8 pairs each.
         weight_steps: lattice steps; 4 gives 5 weight vectors.
@@ -88,7 +88,12 @@ def build(
             training=ma.Training(steps=steps, batch_size=8, learning_rate=5e-4, lora=ma.LoRA(rank=8, alpha=16.0)),
         ),
         weights=ma.grid(len(OBJECTIVES), steps=weight_steps),
-        evaluation=ma.Evaluation(prompts=ma.load_prompts(prompts), samples=2, max_new_tokens=new_tokens),
+        evaluation=ma.Evaluation(
+            prompts=ma.load_prompts(prompts),
+            samples=2,
+            max_new_tokens=new_tokens,
+            pairs={objective: sample(objective, "test", data, judged, seed) for objective in OBJECTIVES},
+        ),
         seed=seed,
     )
 
@@ -121,13 +126,13 @@ def sample(
     return pairs.select(sorted(np.random.default_rng(seed).permutation(len(pairs))[:count].tolist()))
 
 
-def report(study: ma.Study, front: ma.Front, data: Path) -> str:
+def report(study: ma.Study, front: ma.Front) -> str:
     """Returns what was trained on, the front, and how well the learned rewards judge held-out pairs."""
     records = front[0].policy.records
     with records.drive():  # the engine keeps what it computes there, and finds the trained rewards
         engine = Engine(study.problem.policy, workspace=records, seed=study.seed)
         used = [cuts(engine, objective.name, objective.pairs) for objective in study.problem.objectives]
-        judged = judgements(study, engine, data, records.folder)
+        judged = judgements(study, engine)
     return "\n".join([*used, "", *table(front), f"hypervolume {front.hypervolume()}", "", *judged])
 
 
@@ -155,30 +160,20 @@ def cuts(engine: Engine, name: str, pairs: PreferencePairs) -> str:
     )
 
 
-def judgements(study: ma.Study, engine: Engine, data: Path, folder: Path) -> list[str]:
+def judgements(study: ma.Study, engine: Engine) -> list[str]:
     """Returns the share of held-out pairs in which each learned reward prefers the response that the human chose.
 
     The length of the reply is judged like a reward: it is what so small a model learns first. How far each reward's
-    log-odds can be trusted on its own objective goes into calibration.json in `folder`, for the dashboard.
+    log-odds can be trusted on its own objective stands on the dashboard.
     """
-    qualities = []
     scorer = Scorer(study.problem, engine)  # the rewards are loaded, not trained again
     lines = ["agreement with the human labels of held-out pairs, 95 % interval (0.5 is a coin)"]
-    for objective in OBJECTIVES:
-        pairs = hh_rlhf(objective, "test", folder=data)
-        replies = pairs.chosen + pairs.rejected
-        scores = np.column_stack([scorer(pairs.prompts * 2, replies), ma.character_count([], replies)])
-        chosen, rejected = scores.reshape(2, len(pairs), -1)
-        own = study.problem.names.index(objective)
-        qualities.append(reward_quality(objective, chosen[:, own] - rejected[:, own], pairs))
-        for i, reward in enumerate([*(f"{name} reward" for name in study.problem.names), "longer reply"]):
-            right = int((chosen[:, i] > rejected[:, i]).sum())
-            interval = binomtest(right, len(pairs)).proportion_ci(method="wilson")
-            lines.append(
-                f"  {reward:<16} on {objective:<9} {right / len(pairs):.3f} [{interval.low:.3f}, {interval.high:.3f}] "
-                f"of {len(pairs)} pairs"
-            )
-    Calibration(rewards=qualities).save(folder)
+    for objective, pairs in study.evaluation.pairs.items():
+        longer = np.subtract(*(ma.character_count([], side) for side in (pairs.chosen, pairs.rejected)))
+        judges = {f"{name} reward": scorer.log_odds(name, pairs) for name in study.problem.names}
+        for judge, difference in {**judges, "longer reply": longer}.items():
+            found = wilson(int((difference > 0).sum()), len(pairs))
+            lines.append(f"  {judge:<16} on {objective:<9} {found:.3f} of {len(pairs)} pairs")
     return lines
 
 
@@ -196,7 +191,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         study = build(model, data, seed=asked.seed, pairs=asked.pairs)
         with TerminalProgress() as progress:
             front = ma.run(study, asked.store, callbacks=[progress])
-        print(report(study, front, data))
+        print(report(study, front))
     except ma.MoalignError as error:
         print(error, file=sys.stderr)
         return 3

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 import moalign as ma
+from moalign.figures import Calibration
 from moalign.policy.engine import Engine
 from studies import hh_rlhf as study_file
 from tests.tiny import save_model
@@ -86,7 +87,9 @@ def test_the_whole_study_runs_continues_and_reports(made_up: tuple[Path, Path], 
     assert len(front) == 3 and np.isfinite(front.F).all() and (front.KL > 0).all()
     again = ma.run(study, store=tmp_path)
     assert np.array_equal(front.F, again.F)
-    text = study_file.report(study, again, made_up[1])
+    text = study_file.report(study, again)
+    judged = Calibration.load(tmp_path / study.name)
+    assert judged is not None and [(r.name, r.comparisons) for r in judged.rewards] == [("helpful", 6), ("harmless", 6)]
     assert text.count("of 6 pairs") == 6 and "hypervolume" in text
     # numbers 8 and 12 have a long rejected reply; in the other four of six pairs the chosen one is longer
     assert text.count("longer reply     on") == 2 and text.count("0.667") >= 2
@@ -96,6 +99,6 @@ def test_the_whole_study_runs_continues_and_reports(made_up: tuple[Path, Path], 
 @real
 @pytest.mark.slow
 def test_a_few_steps_on_real_conversations(tmp_path: Path) -> None:
-    study = study_file.build(pairs=4, held_out=2, reward_steps=1, steps=1, weight_steps=1, new_tokens=16)
+    study = study_file.build(pairs=4, held_out=2, judged=4, reward_steps=1, steps=1, weight_steps=1, new_tokens=16)
     front = ma.run(study, store=tmp_path)
     assert len(front) == 2 and np.isfinite(front.F).all() and (front.KL > 0).all()
