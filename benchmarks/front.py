@@ -91,7 +91,7 @@ def archive_row(objectives: int, size: int, rounds: int, seed: int, floor: float
 
 
 def history_rows(rounds: int, seed: int, count: int = HISTORY) -> list[Row]:
-    """Returns the time for a whole history as a share of five seconds, on points that improve and on random ones."""
+    """Returns the time for a whole history as a share of five seconds; the last kind is the worst case."""
     import moocore
     import numpy as np
 
@@ -100,7 +100,8 @@ def history_rows(rounds: int, seed: int, count: int = HISTORY) -> list[Row]:
     draw = np.random.default_rng(seed)
     improving = sphere(count, 3, seed) * (np.linspace(0.5, 1, count) + 0.02 * draw.standard_normal(count))[:, None]
     rows = []
-    for kind, points in {"improving": improving, "cube": draw.random((count, 3))}.items():
+    kinds = {"improving": improving, "cube": draw.random((count, 3)), "all non-dominated": sphere(count, 3, seed)}
+    for kind, points in kinds.items():
         seconds = []
         for _ in range(rounds):
             start = time.process_time()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from moalign.front.archive import Archive, hypervolume_history
+from moalign.front.archive import Archive
 from moalign.front.distances import (
     deployed_utility,
     epsilon_multiplicative,
@@ -18,6 +18,7 @@ from moalign.front.distances import (
     supported,
 )
 from moalign.front.front import Front
+from moalign.front.history import hypervolume_history
 from moalign.front.indicators import (
     cardinality,
     epsilon_additive,

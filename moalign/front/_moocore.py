@@ -29,6 +29,13 @@ def hypervolume(points: _Points, reference_point: Float[np.ndarray, " objectives
     return float(moocore.hypervolume(points, ref=reference_point, maximise=_MAXIMISE))
 
 
+def hypervolumes(points: _Points, counts: Int[np.ndarray, " sets"]) -> Float[np.ndarray, " sets"]:
+    """Returns the hypervolume above 0 of each of many small sets, whose points are consecutive rows."""
+    volume = moocore.Hypervolume(ref=np.zeros(points.shape[1]))  # turned round once: moocore's own turn costs more
+    sets = np.split(np.ascontiguousarray(-points), np.cumsum(counts)[:-1])
+    return np.array([volume(some) if len(some) else 0.0 for some in sets])
+
+
 def contributions(points: _Points, reference_point: Float[np.ndarray, " objectives"]) -> Float[np.ndarray, " points"]:
     if points.shape[1] == 1:  # moocore wants two objectives; a second one of height 1 keeps every length
         points = np.column_stack([points, np.ones(len(points))])

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike, NDArray
 
-from moalign.arrays import BoolArray, FloatArray, as_matrix, as_vector
+from moalign.arrays import BoolArray, FloatArray, as_vector
 from moalign.errors import DefinitionError
 from moalign.front import _moocore
 
@@ -68,32 +68,6 @@ class Archive:
 
     def __len__(self) -> int:
         return len(self._kept)
-
-
-def hypervolume_history(points: ArrayLike, reference_point: ArrayLike) -> Float[np.ndarray, " points"]:
-    """Returns the hypervolume of the first row, of the first two rows, and so on; it never falls.
-
-    Rows that an earlier row dominates cost nothing: all of them are found at once, as the points dominated with time
-    for one more objective.
-
-    Args:
-        points: [points, objectives], in the order of their arrival.
-        reference_point: [objectives].
-
-    Raises:
-        DefinitionError: shapes that disagree, or values that are not finite.
-    """
-    matrix = as_matrix(points, "points")
-    corner = as_vector(reference_point, "reference_point", matrix.shape[1])
-    if len(corner) == 1:
-        return np.maximum(np.maximum.accumulate(matrix[:, 0]) - corner[0], 0.0)
-    archive = Archive(corner)
-    gains = np.zeros(len(matrix))
-    if len(matrix):
-        arrivals = -np.arange(len(matrix), dtype=np.float64)
-        new = np.flatnonzero(_moocore.non_dominated(np.column_stack([matrix, arrivals]), True))
-        gains[new] = [archive.insert(row) for row in matrix[new]]
-    return np.cumsum(gains)
 
 
 @final

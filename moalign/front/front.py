@@ -16,8 +16,8 @@ from numpy.typing import ArrayLike
 from moalign.arrays import FloatArray, as_matrix, as_vector, simplex_problems
 from moalign.errors import DefinitionError, MixWarning, NumericsWarning
 from moalign.front import _moocore, tables
-from moalign.front.archive import hypervolume_history
 from moalign.front.checks import by_position, front_problems
+from moalign.front.history import hypervolume_history
 from moalign.front.indicators import hypervolume_contributions, unattained_problem
 from moalign.front.intervals import Interval, affordable_resamples, bootstrap_over_prompts
 from moalign.front.pareto import non_dominated

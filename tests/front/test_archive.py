@@ -56,6 +56,46 @@ def archive_corner(matrix: np.ndarray) -> np.ndarray:
     return np.zeros(matrix.shape[1])
 
 
+def scattered(kind: str, count: int, objectives: int) -> np.ndarray:
+    """Returns points of one of the kinds that histories meet, in random order unless their name says otherwise."""
+    rng = np.random.default_rng([count, objectives])
+    sphere = np.abs(rng.standard_normal((count, objectives)))
+    sphere /= np.linalg.norm(sphere, axis=1, keepdims=True)
+    if kind == "clusters":
+        return rng.random((5, objectives))[rng.integers(5, size=count)] + 1e-3 * sphere
+    if kind == "ties":
+        return np.round(sphere * 12) / 12
+    if kind == "cliff":  # a front in the first two objectives, the others free
+        angle = rng.random(count) * np.pi / 2
+        return np.column_stack([np.cos(angle), np.sin(angle), rng.random((count, objectives - 2))])
+    if kind == "improving":
+        return sphere * np.linspace(0.5, 1, count)[:, None]
+    return sphere[np.argsort(sphere[:, 0])] if kind == "sorted front" else sphere
+
+
+@pytest.mark.parametrize("kind", ["front", "sorted front", "clusters", "ties", "cliff", "improving"])
+@pytest.mark.parametrize("objectives", [3, 4])
+def test_long_histories_are_those_of_an_archive(kind: str, objectives: int) -> None:
+    """A thousand points: divided into groups several times, against points that arrive one by one."""
+    points, corner = scattered(kind, 1000, objectives) - 3.0, np.full(objectives, -3.0)
+    archive = Archive(corner)
+    gains = [archive.insert(row) for row in points]
+    history = hypervolume_history(points, corner)
+    np.testing.assert_allclose(np.diff(history, prepend=0.0), gains, rtol=1e-9, atol=1e-13)
+    assert history[-1] == pytest.approx(hypervolume(points, corner), rel=1e-12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(*[st.integers(-1, 5)] * 3), min_size=1, max_size=40), st.integers(1, 4))
+def test_a_history_does_not_depend_on_how_points_are_divided(points: list[tuple[int, ...]], leaf: int) -> None:
+    """On small whole numbers every volume is exact, with many ties and repeated points."""
+    matrix = np.array(points, dtype=float)
+    wanted = [hypervolume(matrix[: k + 1], np.zeros(3), unattained="ignore") for k in range(len(matrix))]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("moalign.front.history.LEAF", leaf)
+        assert hypervolume_history(matrix, np.zeros(3)).tolist() == wanted
+
+
 def test_a_history_of_nothing_and_bad_points() -> None:
     assert hypervolume_history(np.zeros((0, 2)), [0, 0]).tolist() == []
     with pytest.raises(DefinitionError, match="at least 2 objectives"):
