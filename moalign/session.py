@@ -76,6 +76,7 @@ class Session:
             if method is self.study.method:
                 publish_policies(self.records, policies)
             judge_policies(self, policies, numbers, settings or [method] * len(numbers))
+            _publish_utilities(self)
         except OutOfMemoryError as error:
             raise ModelError(
                 f"{self.engine.language_model.device} is out of memory. Lower Training(tokens_per_chunk=...), which "
@@ -101,6 +102,7 @@ class Session:
     def finish(self) -> Front:
         """Returns the front, after writing it and the report into the study's folder."""
         front = self.front()
+        _publish_utilities(self)  # of what a run that was killed had judged
         publish_results(self.records, front)
         self.notify("on_end", front)
         return front
@@ -160,6 +162,13 @@ def _publish_facts(study: Study, scorer: Scorer, records: StudyStore) -> None:
         from moalign.facts import save_known  # loads the figures
 
         save_known(study, scorer, records.folder)
+
+
+def _publish_utilities(session: Session) -> None:
+    """Writes what groups of people gain from the policies that are judged."""
+    from moalign.groups import save_utilities  # loads the figures
+
+    save_utilities(session.study, session.records)
 
 
 def open_records(

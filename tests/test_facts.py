@@ -14,9 +14,11 @@ from moalign import figures
 from moalign.data import PreferencePairs
 from moalign.errors import DefinitionError
 from moalign.facts import data_facts, save_calibration, save_known, save_people
+from moalign.figures.people import shown_utilities, worst_group
+from moalign.methods import MaxMin
 from moalign.policy.engine import Engine
 from moalign.scoring import Scorer
-from moalign.store import Store
+from moalign.store import Store, load_generations, load_reference_generations
 from tests.tiny import HELD_OUT, save_model, shortness, tiny_study, vowels
 
 ROWS = [
@@ -32,6 +34,11 @@ NEW = [{"prompt": "r", "chosen": "a", "rejected": "b"}, {"prompt": "s", "chosen"
 def digits(texts: list[str]) -> np.ndarray:
     """Embeds a text as its last digit."""
     return np.array([[float(text[-1]) - 3.5] for text in texts])
+
+
+def lengths(texts: list[str]) -> np.ndarray:
+    """Embeds a digit as itself and any other text as its length, both around zero."""
+    return np.array([[float(t) - 3.5 if t.isdigit() else len(t) - 8.0] for t in texts])
 
 
 def problem(model: Path, pairs: PreferencePairs | None = None) -> ma.Problem:
@@ -174,3 +181,67 @@ def test_a_study_of_prototypes_shows_its_users_and_keeps_what_was_measured(tmp_p
     save_known(replace(study, evaluation=evaluation), known, tmp_path)
     judged = figures.People.load(tmp_path)
     assert judged is not None and [(u.group, u.comparisons) for u in judged.users] == [("old", 1), ("new", 1)]
+
+
+@pytest.mark.slow
+def test_a_run_says_what_groups_gain_from_each_policy(tmp_path: Path) -> None:
+    """Digits: up wants large ones, down small ones; the mean of the users' own rewards is computed again."""
+    rng = np.random.default_rng(1)
+    rows = []
+    for user in range(6):
+        for _ in range(12):
+            low, high = sorted(rng.choice(8, 2, replace=False))
+            chosen, rejected = (high, low) if user % 2 else (low, high)
+            rows.append({"user": f"u{user}", "chosen": f"{chosen}", "rejected": f"{rejected}"})
+    people = ma.rewards.Mixture(groups=2, lift=0, validation=0).fit(rows, embed=lengths)
+    names = {f"u{u}": "up" if u % 2 else "down" for u in range(6)}
+    model = save_model(tmp_path / "model")
+    given = ma.Problem(policy=ma.Policy(str(model)), objectives=people.as_objectives(), prompts=["p", "q"])
+    evaluation = ma.Evaluation(prompts=HELD_OUT, samples=2, max_new_tokens=8, comparisons=rows, groups=names)
+    study = tiny_study(model, problem=given, steps=2, evaluation=evaluation)
+    ma.run(study, store=tmp_path)
+    records = Store(tmp_path).study("tiny")
+    found = figures.People.load(records.folder)
+    assert found is not None and found.users[0].accuracy is not None
+    shown = shown_utilities(found)
+    assert list(shown) == [None, 0, 1, 2] and all(set(by_group) == {"up", "down"} for by_group in shown.values())
+    for trial, by_group in shown.items():
+        made = load_reference_generations(records) if trial is None else load_generations(records, trial)
+        for group, fact in by_group.items():
+            own = [people.mixture(user) for user in names if names[user] == group]
+            rewards = [
+                (people.score_for(w, [r["prompt"] for r in made], [r["response"] for r in made]) - w @ people.centre)
+                / (w @ people.spread)
+                for w in own
+            ]
+            assert fact.value == pytest.approx(np.mean(rewards)) and fact.low is not None and fact.low <= fact.value
+    assert worst_group(shown[0]) == min(shown[0], key=lambda g: shown[0][g].value)
+    before = (records.folder / figures.People.FILE).read_bytes()
+    ma.run(study, store=tmp_path)
+    assert (records.folder / figures.People.FILE).read_bytes() == before
+    ma.run(replace(study, evaluation=replace(evaluation, groups={"u0": "alone"})), store=tmp_path)
+    regrouped = figures.People.load(records.folder)
+    assert regrouped is not None
+    alone = {t: u["alone"].value for t, u in shown_utilities(regrouped).items()}
+    assert len(alone) == 4 and "down" not in shown_utilities(regrouped)[None]
+    figure = figures.utility_figure(regrouped, frozenset([1]))
+    assert list(figure.layout.xaxis.ticktext) == ["reference", "1"]
+    rings = figure.data[-1]
+    assert rings.y[1] == min(fact.value for fact in shown_utilities(regrouped)[1].values())
+
+
+@pytest.mark.slow
+def test_objectives_that_a_method_takes_for_groups_are_groups(tmp_path: Path) -> None:
+    model = save_model(tmp_path / "model")
+    rollouts = ma.Rollouts(sampling=ma.Sampling(samples=2, max_new_tokens=4))
+    training = ma.Training(steps=1, batch_size=2, lora=ma.LoRA(rank=2, alpha=4.0))
+    method = MaxMin(beta=0.5, rollouts=rollouts, training=training, baseline=(1.0, -2.0))
+    front = ma.run(tiny_study(model, method=method, weights=[[0.5, 0.5]]), store=tmp_path)
+    found = figures.People.load(tmp_path / "tiny")
+    assert found is not None and not found.users
+    shown = shown_utilities(found)
+    assert {g: f.value for g, f in shown[0].items()} == pytest.approx(
+        {"vowels": front[0].values[0] - 1.0, "short": front[0].values[1] + 2.0}
+    )
+    width = shown[0]["vowels"].high - shown[0]["vowels"].value  # type: ignore[operator]
+    assert width == pytest.approx(1.96 * front[0].standard_errors[0], rel=1e-3)

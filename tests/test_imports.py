@@ -27,7 +27,7 @@ LEVELS = [
     {"figures"},
     {"study", "results"},
     {"publish", "facts", "rounds", "elicit"},
-    {"judging"},
+    {"judging", "groups"},
     {"session"},
     {"driver", "progress"},
     {"demo", "diagnostics", "tuning"},

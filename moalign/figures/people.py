@@ -5,7 +5,7 @@ The file `people.json`, written by whoever fits a model of users (an ideal-point
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Self
 
 import numpy as np
@@ -51,7 +51,7 @@ class GroupUtility(pydantic.BaseModel):
     model_config = _STRICT
 
     group: str
-    trial: int
+    trial: int | None  # None is the reference policy
     utility: Fact  # reward units
 
 
@@ -175,39 +175,77 @@ def accuracy_figure(people: People, height: int = 320) -> go.Figure:
     return on_card(figure.update_yaxes(title_text="held-out accuracy", tickformat=".0%", range=[0, 1.05]))
 
 
-def utility_figure(people: People, height: int = 360) -> go.Figure:
-    """Returns what each group gains from each policy, with the worst-off group of each policy marked."""
-    if not people.utilities:
+def shown_utilities(people: People, selected: frozenset[int] | None = None) -> dict[int | None, dict[str, Fact]]:
+    """Returns each policy's utilities by group, the reference policy (None) first; of the selected trials only."""
+    found: dict[int | None, dict[str, Fact]] = {}
+    for entry in sorted(people.utilities, key=lambda entry: -1 if entry.trial is None else entry.trial):
+        if entry.trial is None or selected is None or entry.trial in selected:
+            found.setdefault(entry.trial, {})[entry.group] = entry.utility
+    return found
+
+
+def worst_group(utilities: Mapping[str, Fact]) -> str:
+    """Returns the name of the group that a policy serves worst."""
+    return min(utilities, key=lambda group: utilities[group].value)
+
+
+def utility_figure(people: People, selected: frozenset[int] | None = None, height: int = 360) -> go.Figure:
+    """Returns what each group gains from each policy; rings mark the worst-off group, its best policy is filled.
+
+    Args:
+        people: with utilities.
+        selected: trials to be shown beside the reference policy; None for all.
+        height: in pixels.
+    """
+    shown = shown_utilities(people, selected)
+    if not shown:
         return message_figure("", "No utilities of groups were recorded.")
-    groups = list(dict.fromkeys(entry.group for entry in people.utilities))
-    trials = sorted({entry.trial for entry in people.utilities})
-    place = {trial: position for position, trial in enumerate(trials)}
+    groups = sorted({group for utilities in shown.values() for group in utilities})
+    policies = list(shown)
     figure = go.Figure()
     for position, group in enumerate(groups):
-        some = [entry for entry in people.utilities if entry.group == group]
-        errors = [(e.utility.high - e.utility.value) if e.utility.high is not None else 0.0 for e in some]
-        trace = go.Scatter(x=[place[e.trial] for e in some], y=[e.utility.value for e in some], mode="markers")
-        trace.update(
-            name=label(group),
-            marker={"size": 9, "symbol": _SYMBOLS[position % len(_SYMBOLS)], "color": _COLORS[position % len(_COLORS)]},
-            error_y={"type": "data", "array": errors, "thickness": 1, "width": 2},
-            customdata=[[entry.trial] for entry in some],
-            hovertext=[f"trial {e.trial}, {label(group)}: {number(e.utility.value)}" for e in some],
-            hoverinfo="text",
+        at = [place for place, policy in enumerate(policies) if group in shown[policy]]
+        facts = [shown[policies[place]][group] for place in at]
+        shift = 0.36 * (position - (len(groups) - 1) / 2) / max(len(groups), 2)  # bars of groups beside each other
+        color = _COLORS[position % len(_COLORS)]
+        bars = {"type": "data", "symmetric": False, "thickness": 1, "width": 2, "color": color}
+        bars |= {"array": [0.0 if f.high is None else f.high - f.value for f in facts]}
+        bars |= {"arrayminus": [0.0 if f.low is None else f.value - f.low for f in facts]}
+        trace = go.Scatter(x=[place + shift for place in at], y=[f.value for f in facts], mode="markers", error_y=bars)
+        texts = [
+            f"{_policy(policies[place])}, {label(group)}: {_bounds(shown[policies[place]][group])}" for place in at
+        ]
+        links = [None if policies[place] is None else [policies[place]] for place in at]
+        marker = {"size": 9, "symbol": _SYMBOLS[position % len(_SYMBOLS)], "color": color}
+        figure.add_trace(
+            trace.update(name=label(group), marker=marker, customdata=links, hovertext=texts, hoverinfo="text")
         )
-        figure.add_trace(trace)
-    worst = [min(e.utility.value for e in people.utilities if e.trial == trial) for trial in trials]
-    line = {"color": VERMILLION, "width": 1.5, "dash": "dot"}
-    figure.add_trace(
-        go.Scatter(
-            x=list(range(len(trials))), y=worst, mode="lines", line=line, name="worst-off group", hoverinfo="skip"
-        )
-    )
+    lowest = [min(fact.value for fact in shown[policy].values()) for policy in policies]
+    shifts = [
+        place + 0.36 * (groups.index(worst_group(shown[policy])) - (len(groups) - 1) / 2) / max(len(groups), 2)
+        for place, policy in enumerate(policies)
+    ]
+    best = int(np.argmax(lowest))
+    sizes = [21 if place == best else 17 for place in range(len(policies))]
+    widths = [3.5 if place == best else 1.5 for place in range(len(policies))]
+    ring = {"symbol": "circle-open", "size": sizes, "line": {"width": widths}, "color": VERMILLION}
+    marks = go.Scatter(x=shifts, y=lowest, mode="markers", marker=ring, hoverinfo="skip")
+    figure.add_trace(marks.update(name="worst-off group (bold: highest)"))
     themed(figure, "", height)
     figure.update_xaxes(
-        title_text="trial", tickvals=list(range(len(trials))), ticktext=[str(trial) for trial in trials]
-    )
-    return on_card(figure.update_yaxes(title_text="utility (reward, higher is better)"))
+        title_text="trial", tickvals=list(range(len(policies))), showgrid=False,
+        ticktext=["reference" if policy is None else str(policy) for policy in policies],
+    )  # fmt: skip
+    return on_card(figure.update_yaxes(title_text="mean utility (reward, higher is better)"))
+
+
+def _policy(trial: int | None) -> str:
+    return "reference policy" if trial is None else f"trial {trial}"
+
+
+def _bounds(fact: Fact) -> str:
+    known = fact.low is not None and fact.high is not None
+    return number(fact.value, 3) + (f" [{number(fact.low, 3)}, {number(fact.high, 3)}]" if known else "")
 
 
 _COLORS = (BLUE, ORANGE, "#009E73", "#CC79A7", "#56B4E9", VERMILLION)

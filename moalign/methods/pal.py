@@ -109,11 +109,7 @@ class _Personal:
 
     def __call__(self, prompts: Sequence[Any], responses: Sequence[str]) -> FloatArray:
         """Returns rewards [responses, mixtures]; at a prototype they are its objective's."""
-        columns = []
-        for mixture in self.mixtures:
-            centre, spread = mixture @ self.people.centre, mixture @ self.people.spread
-            columns.append((self.people.score_for(mixture, prompts, responses) - centre) / spread)
-        return np.stack(columns, axis=1)
+        return self.people.standardised(self.mixtures, prompts, responses)
 
 
 def _own_reward(rewards: Tensor, policies: Mapping[str, Tensor]) -> Tensor:

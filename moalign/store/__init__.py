@@ -11,7 +11,7 @@ from moalign.store.artefacts import (
 from moalign.store.differences import differences
 from moalign.store.fingerprint import describe, fingerprint
 from moalign.store.lease import Holder
-from moalign.store.lines import load_generations, load_metrics
+from moalign.store.lines import load_generations, load_metrics, load_reference_generations
 from moalign.store.records import REFERENCE, EventRecord, Finding, Measured, State, TrialRecord
 from moalign.store.store import Store
 from moalign.store.study_store import StudyStore
@@ -32,6 +32,7 @@ __all__ = [
     "is_complete",
     "load_generations",
     "load_metrics",
+    "load_reference_generations",
     "publish",
     "verify",
     "write_bytes_atomic",

@@ -9,9 +9,10 @@ import pandas as pd
 import pytest
 
 import moalign as ma
-from moalign.data import Polis, Statements, load_votes, personas
+from moalign.data import Polis, Statements, load_votes, personas, toy
+from moalign.demo import toy_facts
 from moalign.figures import People
-from studies import personas_pal, polis_groups
+from studies import personas_pal, polis_groups, support_people
 
 ROOT = Path(personas_pal.__file__).resolve().parents[1]
 
@@ -139,3 +140,16 @@ def test_a_real_conversation() -> None:
     split = polis_groups.build(conversations=["brexit-consensus"], least=30)
     found = polis_groups.study(split, polis_groups.model(prototypes=2, steps=60))
     assert found.seen > 0.7 and found.participants > 3
+
+
+@pytest.mark.slow
+def test_simulated_people_see_what_their_groups_gain(tmp_path: Path) -> None:
+    study = support_people.build(people=12, answers=40, judged=4, weight_steps=1, steps=1, samples=2, name="few")
+    front = ma.run(study, store=tmp_path)
+    text = support_people.report(study, front, 0, people=12)
+    people = People.load(tmp_path / "few")
+    assert people is not None and {u.group for u in people.utilities} == {"thorough", "hurried", "courteous"}
+    assert len(people.utilities) == 3 * 5 and text.count("|") == 1 + 3 * 5  # the base, three corners and the mean
+    hidden = support_people.hidden_utilities(front[0].policy.records, toy_facts(), toy.annotators(12, 0))
+    assert all(len(values) == 5 for values in hidden.values())
+    assert abs(hidden["thorough"][0]) < 0.6  # the base is the zero of the standardised rewards

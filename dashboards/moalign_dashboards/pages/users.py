@@ -1,4 +1,4 @@
-"""Users: where everybody stands between the prototypes, and who is served worst. Click a user for the comparisons."""
+"""Users: where everybody stands between the prototypes, and which groups the policies serve worst."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import plotly.graph_objects as go
 from dash import html
 
 from moalign.figures import People, accuracy_figure, people_figure, utility_figure
-from moalign.figures.people import User
+from moalign.figures.people import User, shown_utilities, worst_group
+from moalign.figures.sidecar import Fact
 from moalign.figures.style import message_figure
+from moalign.figures.text import number
 from moalign_dashboards.context import Context, Page
 from moalign_dashboards.parts import card, empty, fact, facts, graph, link, long_text, panel, table
 
@@ -27,27 +29,27 @@ def _layout(context: Context) -> Sequence[Any]:
         return [
             empty(
                 "No users are recorded with this study.",
-                "Prototypes, the users between them and the accuracy per user appear once a model of users was fitted.",
-                html.Span(["It reads ", html.Code(f"{context.study.folder / People.FILE}"), "; write it with ",
-                           html.Code("moalign.facts.save_people(model, heldout, folder)"), "."]),
+                "Prototypes, the users between them, and what each group of them gains from each policy.",
+                html.Span(["A run fills it where the objectives are those of a model of people (",
+                           html.Code("people.as_objectives()"), ") or groups (", html.Code("MaxMin"), ", ",
+                           html.Code("GroupDPO"), "); accuracies need ", html.Code("Evaluation(comparisons=...)"),
+                           "."]),
             )
         ]  # fmt: skip
-    parts = [
-        panel("/users", "facts"),
-        html.Div(
-            [
-                card(graph("/users", "map", 460, "Users between prototypes"), title="Between the prototypes"),
-                card(panel("/users", "user"), title="User", note="Click a user in a figure, or follow a name."),
-            ],
-            className="two",
-        ),
-        card(graph("/users", "accuracy", 320, "Accuracy per user"), title="Accuracy per user"),
-    ]
+    parts = [panel("/users", "facts")]
+    if people.users:
+        between = card(graph("/users", "map", 460, "Users between prototypes"), title="Between the prototypes")
+        user = card(panel("/users", "user"), title="User", note="Click a user in a figure, or follow a name.")
+        parts.append(html.Div([between, user], className="two"))
     if people.utilities:
-        parts.append(
-            card(graph("/users", "utility", 360, "Utility per group"), title="What groups gain from each policy")
-        )
-    return [*parts, card(panel("/users", "table"), title="Worst served")]
+        utility = graph("/users", "utility", 380, "Utility per group; the table below holds the same numbers")
+        note = "Mean over held-out prompts, bars are 95% intervals. Click a point to read what its policy answers."
+        parts.append(card(utility, title="What groups gain from each policy", note=note))
+        parts.append(card(panel("/users", "utilities"), title="Utilities"))
+    if any(user.accuracy is not None for user in people.users):
+        parts.append(card(graph("/users", "accuracy", 320, "Accuracy per user"), title="Accuracy per user"))
+        parts.append(card(panel("/users", "table"), title="Least predictable users"))
+    return parts
 
 
 def _facts(context: Context) -> Any:
@@ -55,6 +57,8 @@ def _facts(context: Context) -> Any:
     if people is None:
         return None
     items = [fact("Users", str(len(people.users))), fact("Prototypes", str(len(people.prototypes)))]
+    if not people.users:
+        items = [fact("Groups", str(len(people.prototypes)), "the objectives of the study")]
     known = [user.accuracy.value for user in people.users if user.accuracy is not None]
     if known:
         items.append(fact("Mean accuracy", f"{sum(known) / len(known):.1%}", "over users, held-out comparisons"))
@@ -66,7 +70,12 @@ def _facts(context: Context) -> Any:
             groups.setdefault(user.group, []).append(user.accuracy.value)
     if groups:
         name, values = min(groups.items(), key=lambda item: sum(item[1]) / len(item[1]))
-        items.append(fact("Worst group", f"{sum(values) / len(values):.1%}", name))
+        items.append(fact("Least predictable group", f"{sum(values) / len(values):.1%}", name))
+    served = {trial: found for trial, found in shown_utilities(people).items() if trial is not None}
+    if served:
+        best = max(served, key=lambda trial: min(utility.value for utility in served[trial].values()))
+        group = worst_group(served[best])
+        items.append(fact("Fairest policy", f"trial {best}", f"{group} has {number(served[best][group].value, 3)}"))
     return facts(items)
 
 
@@ -116,6 +125,23 @@ def _table(context: Context) -> Any:
     return table(("user", "group", "nearest prototype", "accuracy", "comparisons"), rows, texts=(0, 1, 2))
 
 
+def _utilities(context: Context) -> Any:
+    people = _people(context)
+    shown = shown_utilities(people, context.state.selected) if people else {}
+    groups = sorted({group for utilities in shown.values() for group in utilities})
+    rows = []
+    for trial, utilities in shown.items():
+        name = "reference" if trial is None else link(str(trial), context.link(trial=trial), "trial")
+        values = [_bounds(utilities[group]) if group in utilities else "–" for group in groups]
+        rows.append((name, *values, worst_group(utilities)))
+    return table(("policy", *groups, "worst-off group"), rows, texts=(len(groups) + 1,))
+
+
+def _bounds(fact: Fact) -> str:
+    known = fact.low is not None and fact.high is not None
+    return f"{fact.value:.2f}" + (f" [{fact.low:.2f}, {fact.high:.2f}]" if known else "")
+
+
 def _drawn(draw: Any) -> Any:
     def figure(context: Context) -> go.Figure:
         people = _people(context)
@@ -132,8 +158,8 @@ PAGE = Page(
     figures={
         "map": _drawn(lambda context, people: people_figure(people, context.state.options.get("user"))),
         "accuracy": _drawn(lambda context, people: accuracy_figure(people)),
-        "utility": _drawn(lambda context, people: utility_figure(people)),
+        "utility": _drawn(lambda context, people: utility_figure(people, context.state.selected)),
     },
-    panels={"facts": _facts, "user": _user, "table": _table},
+    panels={"facts": _facts, "user": _user, "table": _table, "utilities": _utilities},
     needs_front=False,
 )

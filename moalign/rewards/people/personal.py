@@ -102,6 +102,16 @@ class PersonalRewards:
         x, c = self.features([(str(p), str(r)) for p, r in zip(prompts, responses, strict=True)])
         return self._rewards(x, c, as_tensor(weights).expand(len(x), -1))
 
+    def standardised(self, mixtures: FloatArray, prompts: Sequence[object], responses: Sequence[str]) -> FloatArray:
+        """Returns the rewards of many mixtures [mixtures, K] in the unit of the objectives, [responses, mixtures].
+
+        Each is (log-odds - centre) / spread with the mixture's share of the prototypes' centres and spreads, so that
+        at a prototype it is that of its objective; see `as_objectives`.
+        """
+        x, c = self.features([(str(p), str(r)) for p, r in zip(prompts, responses, strict=True)])
+        columns = [self._rewards(x, c, as_tensor(mixture).expand(len(x), -1)) for mixture in mixtures]
+        return np.asarray((np.stack(columns, axis=1) - mixtures @ self.centre) / (mixtures @ self.spread))
+
     def with_user(self, user: str, comparisons: object) -> PersonalRewards:
         """Returns the rewards with this user added, or placed anew; nothing else changes.
 
