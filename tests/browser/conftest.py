@@ -89,21 +89,23 @@ class Page:
         )
         return {trial: (x, y) for trial, x, y in found}
 
-    def mouse(self, kind: str, x: float, y: float, shift: bool = False, held: bool = False) -> None:
+    def mouse(
+        self, kind: str, x: float, y: float, shift: bool = False, held: bool = False, control: bool = False
+    ) -> None:
         self.driver.execute_cdp_cmd(
             "Input.dispatchMouseEvent",
             {"type": kind, "x": x, "y": y, "button": "none" if kind == "mouseMoved" and not held else "left",
-             "buttons": int(held), "clickCount": int(kind != "mouseMoved"), "modifiers": 8 * shift},
+             "buttons": int(held), "clickCount": int(kind != "mouseMoved"), "modifiers": 8 * shift + 2 * control},
         )  # fmt: skip
 
-    def click(self, x: float, y: float, shift: bool = False) -> None:
-        self.mouse("mouseMoved", x - 3, y - 2, shift)
+    def click(self, x: float, y: float, shift: bool = False, control: bool = False) -> None:
+        self.mouse("mouseMoved", x - 3, y - 2, shift, control=control)
         time.sleep(0.15)
-        self.mouse("mouseMoved", x, y, shift)
+        self.mouse("mouseMoved", x, y, shift, control=control)
         time.sleep(0.25)
-        self.mouse("mousePressed", x, y, shift, held=True)
+        self.mouse("mousePressed", x, y, shift, held=True, control=control)
         time.sleep(0.12)  # as long as a finger takes
-        self.mouse("mouseReleased", x, y, shift)
+        self.mouse("mouseReleased", x, y, shift, control=control)
 
     def drag(self, *path: tuple[float, float]) -> None:
         self.mouse("mouseMoved", *path[0])

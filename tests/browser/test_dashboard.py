@@ -85,6 +85,66 @@ def test_lasso_filters_every_page_and_the_address_restores_it(page: Page) -> Non
     page.until(lambda: "trials=" not in page.query(), "no selection")
 
 
+def around(x: float, y: float, size: float = 25) -> list[tuple[float, float]]:
+    return [
+        (x - size, y - size),
+        (x + size, y - size),
+        (x + size, y + size),
+        (x - size, y + size),
+        (x - size, y - size),
+    ]
+
+
+def chosen(page: Page) -> set[int]:
+    page.until(lambda: "trials=" in page.query(), "the selection in the address")
+    return set(read_trials(page.query().split("trials=")[1].split("&")[0]))
+
+
+def test_lasso_in_space_selects_what_it_surrounds_and_clicks_still_open(page: Page) -> None:
+    page.open("/front?study=exact&view=3d&drag=lasso")
+    page.until(lambda: len(page.points_in_space()) == 10, "ten points in space")
+    time.sleep(0.5)
+    points = page.points_in_space()
+    camera = (
+        "return JSON.stringify(document.querySelector('#main .js-plotly-plot')._fullLayout.scene._scene.getCamera())"
+    )
+    before, (x, y) = page.js(camera), points[4]
+    page.drag(*around(x, y))
+    inside = {trial for trial, (px, py) in points.items() if abs(px - x) < 25 and abs(py - y) < 25}
+    assert chosen(page) == inside and page.js(camera) == before
+    page.see(f"{len(inside)} of 10 selected", "#top")
+    page.click(x, y)
+    page.until(lambda: "trial=" in page.query(), "the drawer of a point")
+    page.open("/front?study=exact&view=3d")
+    page.until(lambda: len(page.points_in_space()) == 10, "ten points in space")
+    time.sleep(0.5)
+    x, y = page.points_in_space()[4]
+    page.drag((x + 60, y + 60), (x + 120, y + 60))
+    page.until(lambda: page.js(camera) != before, "a camera that turned")
+    assert "trials=" not in page.query()
+
+
+def test_lasso_on_the_triangle_selects(page: Page) -> None:
+    page.open("/weights?study=exact")
+    points = page.until(lambda: page.points() if len(page.points()) == 10 else None, "ten points")
+    time.sleep(0.5)
+    page.drag(*around(*points[9]))  # a corner: nothing else is near
+    assert chosen(page) == {9}
+    page.see("1 of 10 selected", "#top")
+    page.until(lambda: len(page.points()) == 1, "the selected policy alone")
+
+
+def test_ctrl_click_adds_and_removes(page: Page) -> None:
+    page.open("/front?study=exact&view=2d&bars=0&trials=0,9")
+    points = page.until(lambda: page.points() if len(page.points()) == 10 else None, "ten points")
+    page.click(*points[4], control=True)
+    page.until(lambda: "trials=0,4,9" in page.query(), "a third policy in the selection")
+    assert "trial=4" not in page.query()
+    time.sleep(0.8)
+    page.click(*page.points()[9], control=True)
+    page.until(lambda: "trials=0,4" in page.query() and "9" not in page.query(), "two policies in the selection")
+
+
 def test_brushing_a_parallel_axis_selects(page: Page) -> None:
     page.open("/parallel?study=exact")
     axis = page.until(

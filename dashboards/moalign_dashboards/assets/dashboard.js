@@ -8,6 +8,7 @@
   let held = false;
   let busyUntil = 0;
   let shift = false;
+  let toggling = false;
 
   const nothing = () => [window.dash_clientside.no_update, window.dash_clientside.no_update];
   const query = () => new URLSearchParams(window.location.search);
@@ -41,9 +42,35 @@
     return packed.length < text.length ? packed : text;
   };
 
+  // The trials of such a text, as the server reads them.
+  const read = (text) => {
+    const found = new Set();
+    if (text.startsWith("~")) {
+      const bytes = atob(text.slice(1).replaceAll("-", "+").replaceAll("_", "/"));
+      for (let trial = 0; trial < 8 * bytes.length; trial += 1) {
+        if ((bytes.charCodeAt(trial >> 3) >> (trial & 7)) & 1) found.add(trial);
+      }
+      return found;
+    }
+    text.split(",").filter((part) => /^\d{1,7}(-\d{1,7})?$/.test(part)).forEach((part) => {
+      const [first, last] = part.split("-").map(Number);
+      for (let trial = first; trial <= (last ?? first); trial += 1) found.add(trial);
+    });
+    return found;
+  };
+
   // [trial, study], or the trial alone as a text where there are many
   const linkOf = (point) => (Array.isArray(point.customdata) ? point.customdata : [Number(point.customdata ?? NaN)]);
-  const trialsOf = (points) => points.map((point) => linkOf(point)[0]).filter(Number.isInteger);
+  const current = () => query().get("study") ?? document.querySelector("[data-option=study]")?.value;
+  const trialsOf = (points) => points.map(linkOf) // of this study, not of one laid over it
+    .filter(([trial, study]) => Number.isInteger(trial) && (study === undefined || study === current())).map(([trial]) => trial);
+  const select = (trials) => {
+    const parameters = query();
+    if (trials.length) parameters.set("trials", written(trials));
+    else parameters.delete("trials");
+    return parameters;
+  };
+  window.moalign = { query, go, linkOf, trialsOf, select };
 
   window.dash_clientside = Object.assign({}, window.dash_clientside, {
     moalign: {
@@ -57,11 +84,16 @@
           return address(parameters);
         }
         if (!Number.isInteger(trial)) return nothing();
-        const current = parameters.get("study") ?? document.querySelector("[data-option=study]")?.value;
-        if (typeof study === "string" && study !== current) { // a point of a study laid over this one
+        const shown = current();
+        if (typeof study === "string" && study !== shown) { // a point of a study laid over this one
           parameters.set("study", study);
-          parameters.set("with", [current, ...(parameters.get("with") ?? "").split(",")].filter((n) => n && n !== study).join(","));
+          parameters.set("with", [shown, ...(parameters.get("with") ?? "").split(",")].filter((n) => n && n !== study).join(","));
           parameters.delete("trials");
+        }
+        if (toggling && parameters.get("study") === query().get("study")) {
+          const trials = read(parameters.get("trials") ?? "");
+          if (!trials.delete(trial)) trials.add(trial);
+          return address(select([...trials]));
         }
         const first = parameters.get("trial");
         if (shift && first !== null && Number(first) !== trial) {
@@ -77,9 +109,7 @@
       selected: () => {
         const trials = trialsOf(changed()?.points ?? []); // a new plot reports nothing, too: see `deselected`
         if (!trials.length) return nothing();
-        const parameters = query();
-        parameters.set("trials", written(trials));
-        return address(parameters);
+        return address(select(trials));
       },
 
       // Parallel axes report the range brushed on an axis; the trials inside all ranges are the selection.
@@ -124,7 +154,7 @@
       // What figures depend on: the address without that which concerns the drawer, the tables and the probe only.
       look: (search) => {
         const parameters = new URLSearchParams(search ?? "");
-        ["trial", "texts", "page", "sort", "probe", "find"].forEach((name) => parameters.delete(name));
+        ["trial", "texts", "page", "sort", "probe", "find", "drag"].forEach((name) => parameters.delete(name));
         const text = parameters.toString();
         if (text === looked) return window.dash_clientside.no_update;
         looked = text;
@@ -222,7 +252,7 @@
   // ------------------------------------------------------------------------------------------------ mouse and keys
 
   const busy = () => { busyUntil = Date.now() + QUIET; };
-  document.addEventListener("mousedown", (event) => { held = true; shift = event.shiftKey; busy(); }, true);
+  document.addEventListener("mousedown", (event) => { held = true; shift = event.shiftKey; toggling = event.ctrlKey || event.metaKey; busy(); }, true);
   window.addEventListener("mouseup", () => { held = false; busy(); }, true);
   document.addEventListener("wheel", busy, { capture: true, passive: true });
   document.addEventListener("keydown", (event) => {

@@ -15,6 +15,7 @@ from moalign_dashboards.parts import card, graph, panel, segments, select, switc
 from moalign_dashboards.policies import policies
 
 _HEIGHT = 520
+_DRAGS = ("rotate", "lasso")
 
 
 def _layout(context: Context) -> Sequence[Any]:
@@ -22,11 +23,7 @@ def _layout(context: Context) -> Sequence[Any]:
         panel("/front", "controls", "controls"),
         card(
             graph("/front", "front", _HEIGHT, "Front of the study; the table below holds the same policies"),
-            html.P(
-                "Click a point to read its texts. Drag to select policies for all pages; double-click to undo. "
-                "Shift-click a second point to compare.",
-                className="note hint",
-            ),
+            panel("/front", "help"),
             class_name="figure",
         ),
         card(panel("/front", "policies"), title="Policies"),
@@ -57,6 +54,8 @@ def _controls(context: Context) -> Any:
     items += [select("x", "x", names, x), select("y", "y", names, y)]
     if space:
         items.append(select("z", "z", names, z))
+        drags = {name: context.link(drag=None if name == "rotate" else name) for name in _DRAGS}
+        items.insert(1, segments("Drag", {name: name for name in _DRAGS}, context.state.choice("drag", _DRAGS), drags))
     switches = [("dominated", "dominated"), ("reference point", "corner")]
     switches += [("intervals", "bars")] if not space else []
     switches += [("exact optimum", "oracle")] if view.oracle is not None else []
@@ -64,6 +63,17 @@ def _controls(context: Context) -> Any:
         switch(name, state.on(key), context.link(**{key: "0" if state.on(key) else None})) for name, key in switches
     ]
     return [*items, _overlays(context)]
+
+
+def _help(context: Context) -> Any:
+    """Returns what the mouse does here."""
+    turns = _in_space(context) and context.state.choice("drag", _DRAGS) == "rotate"
+    drag = "Drag to turn it; with “Drag: lasso” a line" if turns else "Drag a line"
+    return html.P(
+        f"Click a point to read its texts. {drag} round points selects them for all pages, Ctrl-click adds or removes "
+        "one, double-click shows all again. Shift-click a second point to compare.",
+        className="note hint",
+    )
 
 
 def _overlays(context: Context) -> Any:
@@ -106,5 +116,5 @@ PAGE = Page(
     about="What each policy reaches. Every objective is maximised; bars are one standard error.",
     layout=_layout,
     figures={"front": _front},
-    panels={"controls": _controls, "policies": policies},
+    panels={"controls": _controls, "help": _help, "policies": policies},
 )

@@ -16,6 +16,11 @@ from moalign_dashboards.context import Context, Page
 from moalign_dashboards.parts import card, graph, link, panel, select, table
 
 _HEIGHT = 520
+_HELP = html.P(
+    "Click a point to read its texts. Drag a line round points to select them for all pages; Ctrl-click adds or "
+    "removes one, double-click shows all again.",
+    className="note hint",
+)
 
 
 def _layout(context: Context) -> Sequence[Any]:
@@ -44,7 +49,7 @@ def _layout(context: Context) -> Sequence[Any]:
     )
     return [
         panel("/weights", "controls", "controls"),
-        html.Div([card(plot, class_name="figure"), aside], className="wide-narrow"),
+        html.Div([card(plot, _HELP, class_name="figure"), aside], className="wide-narrow"),
     ]
 
 
@@ -58,9 +63,8 @@ def _figure(context: Context) -> go.Figure:
     view = context.shown
     names = [*view.objectives, KL, *view.columns]
     figure = weight_figure(view, color=context.state.choice("color", names, view.objectives[0]))
-    if len(view.objectives) > 3:
-        return figure.update_layout(title=None)
-    return figure.update_layout(title=None, margin={"t": 64}, dragmode="lasso" if len(view.objectives) == 2 else "zoom")
+    figure.update_layout(title=None, dragmode="lasso")
+    return figure if len(view.objectives) > 3 else figure.update_layout(margin={"t": 64})
 
 
 def _probe(context: Context) -> Any:
