@@ -58,7 +58,7 @@ def decoder(
 @final
 @dataclass(frozen=True, eq=False)
 class _Tokens:
-    """What the embeddings and positions of a native model read of a batch."""
+    """What the embeddings and positions of a native model read: ids [policies, columns], positions [columns]."""
 
     ids: Tensor
     position: Tensor
@@ -108,9 +108,9 @@ class NativeDecoder:
 
     def step(self, tokens: Tensor) -> Tensor:
         policies, columns = tokens.shape
-        whole = _Tokens(tokens.flatten(), self._position.repeat(policies))
-        x = self._body.embed(whole).view(policies, columns, -1)
-        positions = self._body.positions(_Tokens(whole.ids, self._position), x)
+        told = _Tokens(tokens, self._position)
+        x = self._body.embed(told)
+        positions = self._body.positions(told, x)
         until = self._filled + 1
         mask = None if self._mask is None else self._mask[:, :, :, :until].repeat(policies, 1, 1, 1)
         for block, (keys, values) in zip(self._body.blocks, self._layers, strict=True):

@@ -24,15 +24,15 @@ def is_frozen_projection(head: Any) -> bool:
 
 
 def frozen_head_log_probs(states: Tensor, head: nn.Linear, target: Tensor) -> Tensor:
-    """Returns log-probs [policies, tokens] of `target` [tokens] in nats, float32 at least.
+    """Returns log-probs [policies, tokens] of `target` in nats, float32 at least.
 
     Args:
         states: [policies, tokens, width].
         head: frozen.
-        target: token ids, the same for all policies.
+        target: token ids [tokens], the same for all policies, or [policies, tokens].
     """
     flat = states.reshape(-1, states.shape[-1])
-    result = _HeadLogProbs.apply(flat, head.weight, head.bias, target.repeat(len(states)))  # type: ignore[no-untyped-call]
+    result = _HeadLogProbs.apply(flat, head.weight, head.bias, target.expand(states.shape[:-1]).flatten())  # type: ignore[no-untyped-call]
     return result.view(states.shape[:-1])
 
 

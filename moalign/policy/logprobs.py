@@ -67,7 +67,7 @@ def _hooked_states(
 
 
 def token_log_probs(language_model: LanguageModel, states: Tensor, target: Tensor) -> Tensor:
-    """Returns log-probs [policies, completion tokens] of the `target` tokens, in float32 at least."""
+    """Returns log-probs [policies, completion tokens] of `target` ([policies or 1, ...] too), in float32 at least."""
 
     def piece(part: Tensor, wanted: Tensor) -> Tensor:
         logits = _at_least_float32(language_model.logits(part))
@@ -104,25 +104,6 @@ def sequence_log_probs(
     """Returns summed completion log-probs [policies, rows] in nats."""
     states = completion_states(language_model, rows, stack, leaves, trunk)
     return sum_per_row(token_log_probs(language_model, states, rows.target), rows)
-
-
-def own_token_log_probs(
-    language_model: LanguageModel,
-    rows: PaddedRows,
-    stack: AdapterStack,
-    leaves: Sequence[tuple[Tensor, Tensor]] | None = None,
-) -> Tensor:
-    """Returns log-probs [completion tokens] where every policy has rows of its own, in nats.
-
-    Args:
-        language_model: the frozen base.
-        rows: as many for each policy, ordered by policy.
-        stack: the adapters.
-        leaves: A and B per site to use instead of the stack's own views.
-    """
-    with attached(language_model.model, stack, leaves):
-        states, _ = language_model.hidden(rows.ids)
-    return token_log_probs(language_model, states[rows.row, rows.position][None], rows.target)[0]
 
 
 def sequence_kl(

@@ -13,18 +13,19 @@ from typing import final
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from moalign.arrays import FloatArray
 from moalign.errors import DefinitionError
 from moalign.losses.policy_gradient import clipped_policy_gradient, leave_one_out, penalised_rewards
 from moalign.policy.adapters import AdapterStack
-from moalign.policy.batches import PaddedRows, Responses, shuffled
+from moalign.policy.batches import Responses, shuffled
 from moalign.policy.chunks import Chunks, as_slice, chunk_tokens
 from moalign.policy.generate import Sampling
-from moalign.policy.logprobs import own_token_log_probs
 from moalign.policy.model import LanguageModel
 from moalign.policy.optimizer import StackAdamW
+from moalign.policy.own_rows import OwnRows, own_tokens
 from moalign.policy.samples import draw
 from moalign.policy.train import (
     Move,
@@ -151,7 +152,8 @@ def train_on_policy(
                 own = stack.select(policies)
                 gradient[policies] = samples_gradient(language_model, samples, advantages, own, group, rollouts.clip)
 
-            chunks.over(range(len(active)), samples.tokens, add)
+            tokens = own_tokens(language_model, samples.responses, samples.each)
+            chunks.over(range(len(active)), tokens, add)
             norm = gradient.norm(dim=1) if update == 0 else norm
             if training.clip:
                 gradient.mul_((training.clip / (gradient.norm(dim=1) + 1e-6)).clamp(max=1.0)[:, None])
@@ -186,11 +188,6 @@ class Samples:
     reference: Tensor
     log_probs: Tensor
     token_log_probs: tuple[tuple[float, ...], ...]
-
-    @property
-    def tokens(self) -> int:
-        """Returns about how many tokens one policy computes, padding included."""
-        return self.responses.longest * self.each
 
 
 @torch.no_grad()
@@ -253,13 +250,14 @@ def samples_gradient(
         group: their numbers within the samples.
         clip: half width of the interval of importance ratios.
     """
-    device = stack.matrix.device
-    rows = [k * samples.each + i for k in group for i in range(samples.each)]
-    padded = PaddedRows.build(samples.responses, rows, language_model.pad_id, device)
-    sampled = torch.tensor([v for r in rows for v in samples.token_log_probs[r]], dtype=advantages.dtype, device=device)
+    chosen = [range(k * samples.each, (k + 1) * samples.each) for k in group]
+    own = OwnRows.build(language_model, samples.responses, chosen)
     leaves = [tuple(v.detach().requires_grad_() for v in site.views(stack.matrix)) for site in stack.sites]
-    log_probs = own_token_log_probs(language_model, padded, stack, leaves)  # type: ignore[arg-type]
-    of_token = advantages[as_slice(group)].flatten()[padded.row]
+    log_probs = own.log_probs(language_model, stack, leaves)  # type: ignore[arg-type]
+    drawn = [v for rows in chosen for r in rows for v in samples.token_log_probs[r]]
+    sampled = torch.tensor([*drawn, 0.0], dtype=advantages.dtype, device=advantages.device)[own.token]
+    # a token that only fills the shape has no advantage, and so no part in the loss
+    of_token = F.pad(advantages[as_slice(group)].flatten(), (0, 1))[own.row]
     loss = clipped_policy_gradient(log_probs, sampled, of_token, clip=clip).sum() / samples.each
     # policies do not interact, so the gradient of the sum holds each policy's own gradient in its own slice
     parts = torch.autograd.grad(loss, [leaf for pair in leaves for leaf in pair])

@@ -32,7 +32,8 @@ class Rectangle:
     Attributes:
         slots: token of each place [rows, longest]; padding places name some token of the batch.
         places: place of each token [tokens] in the flattened rectangle.
-        padding: where `slots` is padding [rows * longest], or None if there is none.
+        Where every policy has sequences of its own, both are [policies, ...] and count over all policies.
+        padding: where `slots` is padding [rows * longest], or [policies, rows * longest]; None if there is none.
     """
 
     slots: Tensor
@@ -51,6 +52,25 @@ class Rectangle:
         places = torch.nonzero(real.flatten()).flatten()
         return Rectangle(slots, places, None if bool(real.all()) else ~real.flatten())
 
+    @staticmethod
+    def build_each(lengths: IntArray) -> Rectangle:
+        """Returns the rectangles of every policy's own consecutive sequences, of lengths [policies, rows].
+
+        Policies with fewer tokens than others have more at the end to fill the axis, whose places are padding.
+        """
+        policies, rows = lengths.shape
+        totals, longest = lengths.sum(axis=1), int(lengths.max())
+        tokens = int(totals.max())
+        real = np.arange(longest) < lengths[..., None]  # [policies, rows, longest]
+        before = np.arange(policies)[:, None] * tokens + np.cumsum(lengths, axis=1) - lengths
+        slots = np.where(real, before[..., None] + np.arange(longest), 0)
+        flat = real.reshape(policies, -1)
+        places = np.argmin(flat, axis=1)[:, None] + np.zeros((policies, tokens), dtype=np.int64)
+        places[np.arange(tokens) < totals[:, None]] = np.nonzero(flat)[1]
+        places += np.arange(policies)[:, None] * rows * longest
+        padding = None if bool(real.all()) else torch.from_numpy(~flat)
+        return Rectangle(torch.from_numpy(slots), torch.from_numpy(places), padding)
+
 
 @final
 @dataclass(frozen=True, eq=False)
@@ -58,14 +78,15 @@ class PackedRows:
     """The distinct responses of a batch on one flat token axis.
 
     Attributes:
-        ids, position: tokens and their positions in their own sequence [tokens]; prompts first, then completions.
+        ids: tokens [tokens], or [policies, tokens] where every policy has its own; prompts first, then completions.
+        position: of the tokens in their own sequence, shaped as `ids`.
         rows: number of responses.
         prompts, completions: the rectangles of the two parts; None where no completion has a second token.
         prompt_of: prompt of each response, counted within the batch [rows].
         visible: which keys (prompt, then own) a completion's tokens see [1 or rows, 1, longest, keys]; None as above.
         last: last token of each prompt [prompts].
-        target: completion tokens: the first token of every row, then the others in the order of the token axis.
-        row: the row of each target.
+        target: completion tokens, shaped as `ids`: the first of every row, then the others in the order of that axis.
+        row: the row of each target; `rows` for those that only fill a shape.
     """
 
     ids: Tensor
@@ -82,12 +103,12 @@ class PackedRows:
     @property
     def tokens(self) -> int:
         """Returns the number of tokens that one policy computes."""
-        return len(self.ids)
+        return self.ids.shape[-1]
 
     @property
     def longest(self) -> int:
         """Returns the length of the longest sequence of prompt and completion tokens computed."""
-        return self.prompts.slots.shape[1] + (0 if self.completions is None else self.completions.slots.shape[1])
+        return self.prompts.slots.shape[1] + (0 if self.completions is None else self.completions.slots.shape[-1])
 
     @property
     def prompt_tokens(self) -> int:
@@ -127,7 +148,7 @@ class PackedRows:
             prompts=Rectangle.build(layout.prompts),
             completions=own,
             prompt_of=tensor(prompt_of),
-            visible=None if own is None else _visible([lengths[p] for p in prompt_of], max(layout.prompts), own),
+            visible=None if own is None else visible_keys([lengths[p] for p in prompt_of], max(layout.prompts), own),
             last=tensor([start + length - 1 for start, length in zip(starts, lengths, strict=True)]),
             target=tensor([*(c[0] for c in completions), *(target for _, target in tail)]),
             row=tensor([*range(len(chosen)), *(row for row, _ in tail)]),
@@ -196,11 +217,11 @@ class TokenTable:
         return np.concatenate(parts)[np.asarray(layout.tokens)]
 
 
-def _visible(prompt_lengths: Sequence[int], longest: int, own: Rectangle) -> Tensor:
+def visible_keys(prompt_lengths: Sequence[int], longest: int, own: Rectangle) -> Tensor:
     """Returns which of [`longest` prompt places | own tokens] completion queries see; one for all rows if it can be."""
     different = sorted(set(prompt_lengths))
     lengths = torch.tensor(prompt_lengths if len(different) > 1 else different)
-    width = own.slots.shape[1]
+    width = own.slots.shape[-1]
     prompt = torch.arange(longest) < lengths[:, None]  # [rows, prompt]
     causal = torch.ones(width, width, dtype=torch.bool).tril()
     parts = [prompt[:, None, :].expand(-1, width, -1), causal.expand(len(lengths), -1, -1)]

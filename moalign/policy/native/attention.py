@@ -107,7 +107,7 @@ class _Keys(Function):
         rows: PackedRows = ctx.rows
         if rows.completions is None:
             return _collect(gradients[0], None, rows), None
-        prompt, own = torch.split(gradients[1], [gradients[0].shape[2], rows.completions.slots.shape[1]], dim=2)
+        prompt, own = torch.split(gradients[1], [gradients[0].shape[2], rows.completions.slots.shape[-1]], dim=2)
         return _collect(gradients[0].index_add(1, rows.prompt_of, prompt), own, rows), None
 
 
@@ -129,12 +129,12 @@ class _Join(Function):
 
 def _spread(x: Tensor, rectangle: Rectangle, zero: bool = False) -> Tensor:
     """Returns [policies, rows, longest, width] from the tokens [policies, tokens, width]; padding zero if asked."""
-    shape = (len(x), *rectangle.slots.shape, x.shape[-1])
+    shape = (len(x), *rectangle.slots.shape[-2:], x.shape[-1])
     if rectangle.padding is None:
         return x.reshape(shape)
-    placed = x.index_select(1, rectangle.slots.flatten())
+    placed = _take(x, rectangle.slots.flatten(-2))
     if zero:
-        placed.masked_fill_(rectangle.padding[:, None], 0)
+        placed.masked_fill_(rectangle.padding[..., None], 0)
     return placed.view(shape)
 
 
@@ -148,4 +148,11 @@ def _collect(prompts: Tensor, completions: Tensor | None, rows: PackedRows) -> T
 
 def _gather(x: Tensor, rectangle: Rectangle) -> Tensor:
     flat = x.flatten(1, 2)
-    return flat if rectangle.padding is None else flat.index_select(1, rectangle.places)
+    return flat if rectangle.padding is None else _take(flat, rectangle.places)
+
+
+def _take(x: Tensor, index: Tensor) -> Tensor:
+    """Returns tokens of `x` [policies, tokens, width] by number [taken], or of each policy's own [policies, taken]."""
+    if index.dim() == 1:
+        return x.index_select(1, index)
+    return x.flatten(0, 1).index_select(0, index.flatten()).view(*index.shape, x.shape[-1])

@@ -29,8 +29,8 @@ def rotate(x: Tensor, cosine: Tensor, sine: Tensor, head: int) -> Tensor:
 
     Args:
         x: all heads side by side; each is turned by its own token's angles.
-        cosine: [tokens, width].
-        sine: [tokens, head / 2], the same for both halves of all heads.
+        cosine: [1 or policies, tokens, width].
+        sine: [1 or policies, tokens, head / 2], the same for both halves of all heads.
         head: width of one head.
     """
     return _Rotate.apply(x, cosine, sine, head)  # type: ignore[no-untyped-call]
@@ -82,7 +82,7 @@ class _Rotate(Function):
 def _turn(x: Tensor, cosine: Tensor, sine: Tensor, head: int, direction: int) -> Tensor:
     turned = (x * cosine).contiguous()
     halves, into = (y.view(*y.shape[:-1], -1, 2, head // 2) for y in (x.contiguous(), turned))
-    sine = sine[:, None]  # [tokens, 1, head / 2]
+    sine = sine.unsqueeze(-2)  # of every head
     into[..., 0, :].addcmul_(halves[..., 1, :], sine, value=-direction)
     into[..., 1, :].addcmul_(halves[..., 0, :], sine, value=direction)
     return turned

@@ -35,8 +35,9 @@ class Body:
         self.norm = model.transformer.ln_f
 
     def embed(self, rows: PackedRows) -> Tensor:
-        """Returns token plus position embeddings [1, tokens, width]."""
-        return (self._body.wte(rows.ids) + self._body.wpe(rows.position))[None]
+        """Returns token plus position embeddings [1, tokens, width]; [policies, ...] where each has its own tokens."""
+        x = self._body.wte(rows.ids) + self._body.wpe(rows.position)
+        return x.view(-1, *x.shape[-2:])
 
     def positions(self, rows: PackedRows, like: Tensor) -> None:
         return None  # they are in the embeddings

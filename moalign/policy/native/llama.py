@@ -36,7 +36,7 @@ def unsupported(model: Any) -> str | None:
 @final
 @dataclass(frozen=True)
 class Rotation:
-    """Cosine of every token for all heads [tokens, heads * head], and its sine for half a head [tokens, head / 2]."""
+    """Cosine of every token for all heads [1 or policies, tokens, heads * head]; sine of half a head [.., head / 2]."""
 
     cosine: Tensor
     sine: Tensor
@@ -44,7 +44,7 @@ class Rotation:
 
     def __call__(self, x: Tensor) -> Tensor:
         width = x.shape[-1]
-        return rotate(x, self.cosine[:, :width], self.sine, self.head)
+        return rotate(x, self.cosine[..., :width], self.sine, self.head)
 
 
 @final
@@ -62,13 +62,16 @@ class Body:
         self.norm = _norm(model.model.norm)
 
     def embed(self, rows: PackedRows) -> Tensor:
-        """Returns token embeddings [1, tokens, width]."""
-        return self._body.embed_tokens(rows.ids)[None]
+        """Returns token embeddings [1, tokens, width], or [policies, ...] where each has its own tokens."""
+        x = self._body.embed_tokens(rows.ids)
+        return x.view(-1, *x.shape[-2:])
 
     def positions(self, rows: PackedRows, like: Tensor) -> Rotation:
         """Returns the model's own rotary tables at the rows' positions."""
-        cosine, sine = (table[0] for table in self._body.rotary_emb(like, rows.position[None]))  # [tokens, head]
-        return Rotation(cosine.repeat(1, self._heads), sine[:, : self.head // 2].contiguous(), self.head)
+        cosine, sine = self._body.rotary_emb(
+            like, rows.position.view(-1, rows.position.shape[-1])
+        )  # [.., tokens, head]
+        return Rotation(cosine.repeat(1, 1, self._heads), sine[..., : self.head // 2].contiguous(), self.head)
 
 
 @final
