@@ -18,6 +18,7 @@ from moalign.policy.adapters import AdapterStack
 from moalign.policy.batches import PreferenceData, Responses
 from moalign.policy.engine import Engine
 from moalign.policy.export import save_adapter
+from moalign.policy.on_policy import Rollouts
 from moalign.policy.samples import Generation
 
 
@@ -88,6 +89,42 @@ def steps(
 
         engine = Engine(Policy(model, tokenizer, dtype=dtype), seed=seed, device=device, on_step=on_step)
         engine.train("steps", data(pairs), loss, {"beta": np.array(betas)}, training)
+
+    return work
+
+
+def on_policy_steps(
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[str],
+    betas: Sequence[float],
+    reward: Callable[..., Sequence[float]],
+    steps: int,
+    seed: int,
+    tokens: list[float],
+    *,
+    samples: int,
+    new_tokens: int,
+) -> Callable[[Callable[[], None]], None]:
+    """Returns a work that trains one policy per beta on its own samples and pauses after each step.
+
+    Appends the tokens that each policy sampled in the step.
+    """
+
+    def work(pause: Callable[[], None]) -> None:
+        def on_step(name: str, record: Any, of: int) -> None:
+            tokens.append(record.generated / len(betas))
+            pause()
+
+        def score(asked: Sequence[Any], texts: Sequence[str]) -> np.ndarray:
+            return np.array(reward(asked, texts))[:, None]
+
+        rollouts = Rollouts(sampling=Sampling(samples=samples, max_new_tokens=new_tokens))
+        engine = Engine(Policy(model, tokenizer), seed=seed, device="cpu", on_step=on_step)
+        engine.train_on_policy(
+            "steps", prompts, score, lambda rewards, policy: rewards[..., 0], {"beta": np.array(betas)},
+            settings(steps, len(prompts)), rollouts,
+        )  # fmt: skip
 
     return work
 

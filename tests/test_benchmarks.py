@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import ablation, common, decode, front, gpu, head, memory, oracle, startup, sweep, workload
+from benchmarks import ablation, common, decode, front, gpu, head, memory, on_policy, oracle, startup, sweep, workload
 from benchmarks import elicit as elicitation
 from benchmarks import search as searches
 from benchmarks import tuning as tunings
@@ -144,7 +144,18 @@ def test_every_script_takes_quick_and_json(script: str) -> None:
 
 
 def test_the_scripts_are_known() -> None:
-    assert {"ablation", "decode", "gpu", "memory", "oracle", "search", "startup", "sweep", "tuning"} <= set(SCRIPTS)
+    assert {
+        "ablation",
+        "decode",
+        "gpu",
+        "memory",
+        "on_policy",
+        "oracle",
+        "search",
+        "startup",
+        "sweep",
+        "tuning",
+    } <= set(SCRIPTS)
 
 
 @pytest.mark.slow
@@ -242,6 +253,12 @@ def test_a_peer_that_trains_otherwise_is_not_timed(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.slow
+def test_on_policy_rows_on_a_tiny_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(on_policy, "NEW_TOKENS", 6)
+    rows = on_policy.step_rows("tiny", policies=2, rounds=1, seed=0)
+    assert well_formed(rows) and [row.peer for row in rows] == list(on_policy.FLOORS)
+
+
 def test_ablation_rows_on_a_tiny_model() -> None:
     found = ablation.variants(workload.SIZES["tiny"])
     rows = ablation.ablation_rows("tiny", rounds=1, seed=0)
