@@ -36,6 +36,28 @@ def lora(layers: Sequence[int] | None = None) -> Any:
     )
 
 
+def _trl_settings(steps: int) -> dict[str, Any]:
+    """Returns what all trainers of TRL are told: the settings of `ours.settings`, no checkpointing, no logging."""
+    return {
+        "output_dir": str(Path(tempfile.gettempdir()) / "moalign-benchmark-trl"),
+        "max_steps": steps,
+        "learning_rate": LEARNING_RATE,
+        "lr_scheduler_type": "constant",
+        "warmup_steps": 0,
+        "weight_decay": 0.0,
+        "adam_beta1": BETAS[0],
+        "adam_beta2": BETAS[1],
+        "max_grad_norm": CLIP,
+        "optim": "adamw_torch_fused",
+        "gradient_checkpointing": False,
+        "dataloader_pin_memory": False,
+        "save_strategy": "no",
+        "logging_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+    }
+
+
 def trl_trainer(
     model: Any,
     tokenizer: Any,
@@ -69,29 +91,14 @@ def trl_trainer(
             return loss
 
     config = DPOConfig(
-        output_dir=str(Path(tempfile.gettempdir()) / "moalign-benchmark-trl"),
         per_device_train_batch_size=batch_size,
-        max_steps=steps,
-        learning_rate=LEARNING_RATE,
-        lr_scheduler_type="constant",
-        warmup_steps=0,
-        weight_decay=0.0,
-        adam_beta1=BETAS[0],
-        adam_beta2=BETAS[1],
-        max_grad_norm=CLIP,
-        optim="adamw_torch_fused",
         beta=beta,
         max_length=None,
         precompute_ref_log_probs=precompute,
-        gradient_checkpointing=False,
         bf16=model.dtype == torch.bfloat16,
         use_cpu=device == "cpu",
         train_sampling_strategy="sequential",
-        dataloader_pin_memory=False,
-        save_strategy="no",
-        logging_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
+        **_trl_settings(steps),
     )
     rows = [
         {"prompt": text(p.prompt), "chosen": " " + text(p.chosen), "rejected": " " + text(p.rejected)} for p in pairs
@@ -237,29 +244,14 @@ def trl_on_policy_steps(
         return reward(prompts, completions)
 
     config = RLOOConfig(
-        output_dir=str(Path(tempfile.gettempdir()) / "moalign-benchmark-trl"),
         per_device_train_batch_size=len(prompts) * samples,
         num_generations=samples,
         max_completion_length=new_tokens,
         steps_per_generation=1,
-        max_steps=steps,
-        learning_rate=LEARNING_RATE,
-        lr_scheduler_type="constant",
-        warmup_steps=0,
-        weight_decay=0.0,
-        adam_beta1=BETAS[0],
-        adam_beta2=BETAS[1],
-        max_grad_norm=CLIP,
-        optim="adamw_torch_fused",
         beta=beta,
-        gradient_checkpointing=False,
         bf16=False,
         use_cpu=True,
-        dataloader_pin_memory=False,
-        save_strategy="no",
-        logging_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
+        **_trl_settings(steps),
     )
 
     def work(pause: Callable[[], None]) -> None:

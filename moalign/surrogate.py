@@ -16,6 +16,7 @@ from typing import Any, final
 import numpy as np
 
 from moalign.arrays import FloatArray
+from moalign.threads import one_thread
 
 SAMPLES = {1: 128, 2: 64, 3: 32}  # draws from the posterior behind one expected gain, by number of objectives
 FEWEST_SAMPLES = 16  # with more objectives, where each draw costs much more
@@ -23,19 +24,6 @@ MOST_OBJECTIVES = 4  # above, or with more points than MOST_POINTS, random scala
 MOST_POINTS = 100
 CHUNK = 256  # candidates judged at once
 FEWEST = 2  # points that a Gaussian process needs
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Computes on one thread within the context."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @final

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from moalign.cli.machine import one_thread, quiet_models
+from moalign.cli.machine import quiet_models
 from moalign.cli.options import AsJson, Quiet
 from moalign.cli.output import print_json, print_table, say
+from moalign.threads import one_thread
 
 if TYPE_CHECKING:
     from moalign.outcomes import Outcome

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from moalign.cli.errors import FAILED_TRIALS
-from moalign.cli.machine import one_thread, quiet_models
+from moalign.cli.machine import quiet_models
 from moalign.cli.options import STORE, AsJson, Quiet, StoreFolder
 from moalign.cli.output import command, number, print_json, say
 from moalign.cli.tables import print_front
 from moalign.errors import MoalignError, StudyChangedError
+from moalign.threads import one_thread
 
 if TYPE_CHECKING:
     from moalign.demo import Comparison

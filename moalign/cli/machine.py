@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 from moalign.cli.errors import usage
 
 
@@ -26,19 +23,6 @@ def checked_device(device: str | None) -> str:
         reason = str(error).strip().splitlines()[0]
         raise usage(f"{device!r} cannot be used: {reason}", "--device") from None
     return device
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Computes on one thread: a tiny model gains nothing from a second, and loses much on a busy machine."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def quiet_models() -> None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -25,6 +24,7 @@ from moalign.data.toy.grammar import Split, grammar_log_probs
 from moalign.data.toy.log_probs import log_probs_table
 from moalign.data.toy.tokenizer import MAX_TOKENS, build_tokenizer, encode, encode_replies, right_pad
 from moalign.errors import DefinitionError, ModelError
+from moalign.threads import one_thread
 
 OnStep = Callable[[int, int, float], None]  # (steps done, steps in all, loss in nats per token)
 
@@ -89,7 +89,7 @@ def train_toy(split: Split, recipe: ToyRecipe, seed: int, on_step: OnStep | None
         ModelError: none of `recipe.attempts` initial weights reached `recipe.min_mass` on every held-out prompt.
     """
     masses = []
-    with _one_thread():
+    with one_thread():
         tokenizer = build_tokenizer(split.train, recipe.vocabulary)
         rows = TrainingRows.of(split.train, tokenizer)
         for attempt in range(recipe.attempts):
@@ -257,13 +257,3 @@ def _quality(model: Any, tokenizer: Any, prompts: Sequence[str]) -> tuple[float,
 
 def _seed(seed: int, attempt: int) -> int:
     return int(np.random.SeedSequence([seed, attempt]).generate_state(1)[0])
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
