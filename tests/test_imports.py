@@ -14,7 +14,7 @@ import moalign
 ROOT = Path(moalign.__file__).parent
 LEVELS = [
     {"errors"},
-    {"arrays"},
+    {"arrays", "threads"},
     {"weights", "losses", "oracle", "front", "store", "surrogate"},
     {"measures"},
     {"data", "policy", "search"},
