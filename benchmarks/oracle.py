@@ -1,8 +1,9 @@
 """The exact oracle for many weight vectors: moalign against a loop in numpy and written-out sums in chunks.
 
 All give the expected rewards and the KL of every optimum, means over prompts; they must agree, or nothing is timed.
-Further rows: a fine regular lattice, which has a form of its own; the distance to float64; the memory that 10^5 weight
-vectors need; and, where there is an accelerator, the same work on it.
+Further rows: a fine regular lattice, which has a form of its own; the distance to float64, also of products of bfloat16
+pairs, which a CPU computes slower than float32; the memory that 10^5 weight vectors need; and, where there is an
+accelerator, the same work on it.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ LOOP = "numpy, one weight vector after another"
 EINSUM = f"torch einsum, {CHUNK} weight vectors at once"
 FLOORS = {LOOP: 4.0, EINSUM: 2.0}
 TOLERANCE = 2e-6  # reward units and nats
+HALF_TOLERANCE = 1e-3  # of products of bfloat16 pairs: rewards at the worst prompt, mean KL
 MEMORY = 64 * 2**20  # bytes
 MANY = 100_000
 SIDE = 300  # of the lattice: 45,451 weight vectors
@@ -137,6 +139,31 @@ def precision_row(seed: int) -> Row:
     return ratio("oracle, float32 against float64", f"{TOLERANCE:g}", [TOLERANCE] * 3, errors, 1.0)
 
 
+def half_rows(rounds: int, seed: int) -> list[Row]:
+    """Returns how near bfloat16 pairs are to float64, and their time against float32's."""
+
+    from moalign.oracle import oracle
+
+    errors = []
+    for objectives in (2, 5, 3):
+        rewards, log_base, w = problem(seed, WEIGHTS, objectives)
+        half = oracle(rewards, w, BETA, log_base=log_base, half=True)
+        exact = oracle(rewards.double(), w.double(), BETA, log_base=log_base.double())
+        pairs = ((half.prompt_rewards, exact.prompt_rewards), (half.kl, exact.kl))
+        errors.append(max(float((a - b).abs().max()) for a, b in pairs))
+        print(f"largest difference of bfloat16 pairs, {objectives} objectives: {errors[-1]:.1e}", file=sys.stderr)
+    works = {
+        name: lambda half=half: oracle(rewards, w, BETA, log_base=log_base, per_prompt=False, half=half)
+        for name, half in (("bfloat16 pairs", True), ("float32", False))
+    }
+    seconds = interleaved(works, rounds)
+    what = f"oracle in bfloat16 pairs, 3 objectives, {WEIGHTS} weight vectors, {PROMPTS} x {CANDIDATES} candidates"
+    return [
+        ratio("oracle, bfloat16 pairs against float64", f"{HALF_TOLERANCE:g}", [HALF_TOLERANCE] * 3, errors, 1.0),
+        ratio(what, "the same in float32", seconds["float32"], seconds["bfloat16 pairs"], None),
+    ]
+
+
 def extra_bytes(seed: int, weights: int) -> int:
     """Returns what the oracle adds to the peak memory of this process, its result included."""
     from moalign.oracle import oracle
@@ -161,7 +188,7 @@ def memory_row(rounds: int, seed: int, weights: int = MANY) -> Row:
 
 
 def accelerator_rows(rounds: int, seed: int) -> list[Row]:
-    """Returns the row of the accelerator against the numpy loop of the same machine; none without one. Wall time."""
+    """Returns the rows of the accelerator against the numpy loop of the same machine; none without one. Wall time."""
     import torch
 
     from moalign.oracle import oracle
@@ -171,8 +198,8 @@ def accelerator_rows(rounds: int, seed: int) -> list[Row]:
     rewards, log_base, w = problem(seed, MANY)
     on_device = [t.cuda() for t in (rewards, log_base, w)]
 
-    def ours() -> None:
-        oracle(on_device[0], on_device[2], BETA, log_base=on_device[1], per_prompt=False)
+    def ours(half: bool = False) -> None:
+        oracle(on_device[0], on_device[2], BETA, log_base=on_device[1], per_prompt=False, half=half)
         torch.cuda.synchronize()
 
     def wall(work: Callable[[], object]) -> float:
@@ -180,14 +207,22 @@ def accelerator_rows(rounds: int, seed: int) -> list[Row]:
         work()
         return time.perf_counter() - start
 
-    works = {"moalign": ours, LOOP: lambda: numpy_loop(*(t.numpy() for t in (rewards, log_base, w[:LOOP_SHARE])), BETA)}
+    works = {
+        "moalign": ours,
+        "moalign in bfloat16 pairs": lambda: ours(half=True),
+        LOOP: lambda: numpy_loop(*(t.numpy() for t in (rewards, log_base, w[:LOOP_SHARE])), BETA),
+    }
     seconds = interleaved(works, rounds, clock=wall)
     name = torch.cuda.get_device_name()
     what = f"oracle on {name}, 3 objectives, {MANY} weight vectors, {PROMPTS} x {CANDIDATES} candidates"
     # per weight, prompt and candidate: M multiply-adds for the score, one exponential, M + 1 multiply-adds for the sums
     terms = MANY * PROMPTS * CANDIDATES
     print(f"  {terms * 15 / min(seconds['moalign']) / 1e12:.2f} TFLOP/s in float32, {terms:.1e} terms", file=sys.stderr)
-    return [ratio(what, LOOP, seconds[LOOP], seconds["moalign"], 50.0, share=MANY / LOOP_SHARE)]
+    mine, half = seconds["moalign"], seconds["moalign in bfloat16 pairs"]
+    return [
+        ratio(what, LOOP, seconds[LOOP], mine, 50.0, share=MANY / LOOP_SHARE),
+        ratio(f"{what}, bfloat16 pairs", "the same in float32", mine, half, None),
+    ]
 
 
 def measure(options: Options) -> list[Row]:
@@ -198,6 +233,7 @@ def measure(options: Options) -> list[Row]:
     repeats = options.repeats(7, 25)
     rows = [row for objectives in (2, 3, 5) for row in oracle_rows(objectives, repeats, options.seed)]
     rows += [lattice_row(options.repeats(3, 9), options.seed), precision_row(options.seed)]
+    rows += half_rows(options.repeats(3, 9), options.seed)
     rows += [memory_row(options.repeats(1, 3), options.seed), *accelerator_rows(options.repeats(3, 9), options.seed)]
     return rows
 

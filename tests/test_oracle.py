@@ -251,6 +251,35 @@ def test_half_precision_rewards_are_computed_in_float32():
     assert result.rewards.dtype == torch.float32 and torch.equal(result.rewards, wide.rewards)
 
 
+@pytest.mark.parametrize("per_prompt", [True, False])
+def test_pairs_of_bfloat16_numbers_stay_within_a_thousandth(per_prompt):
+    """Rewards N(5, 1), beta 0.05: plain bfloat16 is wrong by .03 there, pairs by less than .001, all outputs."""
+    generator = torch.Generator().manual_seed(1)
+    rewards = torch.randn(70, 64, 3, generator=generator, dtype=F64) + 5
+    log_base = (2 * torch.randn(70, 64, generator=generator, dtype=F64)).log_softmax(-1)
+    log_base[:, 5] = OFF
+    judge = torch.randn(70, 64, 1, generator=generator, dtype=F64)
+    weights = torch.as_tensor(grid(3, 6))
+    options = {"per_prompt": per_prompt, "want_jacobian": per_prompt, "want_ess": per_prompt}
+    exact = oracle(rewards, weights, 0.05, log_base=log_base, values=judge, **options)
+    single = rewards.float()
+    half = oracle(single, weights, 0.05, log_base=log_base, values=judge, half=True, **options)
+    assert half.rewards.dtype == torch.float32
+    names = ("rewards", "kl", "value", "log_z", "values")
+    for name in (*names, "prompt_rewards", "prompt_kl", "jacobian", "ess_mean") if per_prompt else names:
+        tolerance = 1e-2 if name == "jacobian" else 1e-3  # a covariance over beta
+        torch.testing.assert_close(getattr(half, name).double(), getattr(exact, name), rtol=1e-4, atol=tolerance)
+    same = oracle(single, weights, 0.05, log_base=log_base, values=judge, **options)
+    assert not torch.equal(half.rewards, same.rewards)  # it is another computation
+
+
+def test_two_bfloat16_numbers_hold_sixteen_bits():
+    values = torch.randn(1000, generator=torch.Generator().manual_seed(0))
+    high, low = attention.twofold(values)
+    assert high.dtype == low.dtype == torch.bfloat16
+    assert ((high.float() + low.float() - values).abs() <= values.abs() * 2.0**-16).all()
+
+
 @pytest.mark.parametrize("chunk", [1, 2, 7])
 def test_chunks_change_nothing(chunk):
     rewards, log_base = problem(8)
@@ -352,6 +381,9 @@ def test_an_accelerator_gives_the_same_numbers():
     far = oracle(rewards.cuda(), weights.cuda(), 0.1, want_jacobian=True)
     for name in ("rewards", "kl", "value", "jacobian"):
         torch.testing.assert_close(getattr(far, name).cpu(), getattr(near, name), rtol=1e-5, atol=2e-5)
+    half = oracle(rewards.cuda(), weights.cuda(), 0.1, half=True)
+    for name in ("rewards", "kl", "value"):
+        torch.testing.assert_close(getattr(half, name).cpu(), getattr(near, name), rtol=1e-4, atol=1e-3)
 
 
 def test_per_prompt_fields_can_be_left_out():

@@ -25,9 +25,11 @@ def attention(queries: Tensor, keys: Tensor, content: Tensor) -> tuple[Tensor, T
 
     Args:
         queries: [queries, width], shared by all prompts.
-        keys, content: [prompts, candidates, width].
+        keys, content: [prompts, candidates, width]. Of bfloat16 operands products are added up in float32, the softmax
+            and the results are float32.
     """
-    kernel = _cpu_kernel(keys.dtype) if keys.device.type == "cpu" else None
+    fused = keys.device.type == "cpu" and keys.dtype != torch.bfloat16  # that kernel would round the averages
+    kernel = _cpu_kernel(keys.dtype) if fused else None
     if kernel is None:
         return _in_pieces(queries, keys, content)
     averages, log_z = kernel(queries, keys, content)
@@ -37,11 +39,28 @@ def attention(queries: Tensor, keys: Tensor, content: Tensor) -> tuple[Tensor, T
 def written_out(queries: Tensor, keys: Tensor, content: Tensor) -> tuple[Tensor, Tensor]:
     """Returns the same as `attention` with all scores in memory, products in the full precision of the dtype."""
     with _full_precision():
-        scores = queries @ keys.mT  # [prompts, queries, candidates]
+        scores = _product(queries.expand(len(keys), *queries.shape), keys.mT)  # [prompts, queries, candidates]
         top = scores.amax(-1, keepdim=True)
         shares = scores.sub_(top).exp_()
         total = shares.sum(-1, keepdim=True)
-        return (shares @ content) / total, (top + total.log()).squeeze(-1)
+        parts = [shares] if content.dtype != torch.bfloat16 else twofold(shares)
+        averages = sum(_product(part, content) for part in parts) / total
+        return averages, (top + total.log()).squeeze(-1)
+
+
+def twofold(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns two bfloat16 tensors whose sum is `values` to 2^-17 of their size."""
+    high = values.bfloat16()
+    return high, (values - high).bfloat16()
+
+
+def _product(left: Tensor, right: Tensor) -> Tensor:
+    """Returns the product of two batches of matrices; of bfloat16 ones in float32, as matrix units add them up."""
+    if left.dtype != torch.bfloat16:
+        return left @ right
+    if left.device.type == "cuda":
+        return torch.bmm(left, right, out_dtype=torch.float32)
+    return left.float() @ right.float()  # products of two bfloat16 numbers are exact in float32
 
 
 def _in_pieces(queries: Tensor, keys: Tensor, content: Tensor) -> tuple[Tensor, Tensor]:

@@ -25,9 +25,9 @@ class Squares(NamedTuple):
 class Squarer:
     """Squares of tilted probabilities: tilts by twice the query of the squared base probabilities."""
 
-    def __init__(self, candidates: Candidates) -> None:
+    def __init__(self, candidates: Candidates, *, half: bool = False) -> None:
         self._squared, self._log_base_total = candidates.squared()
-        self._tilter = Tilter(self._squared)
+        self._tilter = Tilter(self._squared, half=half)
         self.base_total = self._log_base_total.exp()  # [prompts], the sum of squared base probabilities
 
     def __call__(self, queries: Tensor, tilt: Tilt) -> Squares:

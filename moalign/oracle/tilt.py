@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from moalign.errors import DefinitionError
-from moalign.oracle.attention import attention
+from moalign.oracle.attention import attention, twofold
 from moalign.oracle.candidates import Candidates
 
 CHUNK_ELEMENTS = 1 << 19  # prompts x weights x width of the results held at once: 2 MiB in float32
@@ -51,12 +51,17 @@ class Tilter:
 
     Attention does the work. Where it would lose digits, which is for very small and very large tilts, its result is
     replaced by a form that keeps them.
+
+    Args:
+        candidates: what is tilted.
+        covariance: whether second moments are computed, too.
+        half: whether attention multiplies bfloat16 numbers.
     """
 
-    def __init__(self, candidates: Candidates, *, covariance: bool = False) -> None:
+    def __init__(self, candidates: Candidates, *, covariance: bool = False, half: bool = False) -> None:
         self._candidates = candidates
         self._covariance = covariance
-        self._attending = _Attending(candidates, covariance)
+        self._attending = _Attending(candidates, covariance, half)
         self._extent = candidates.rewards.abs().amax((0, 1))  # [objectives]
 
     def __call__(self, queries: Tensor) -> Tilt:
@@ -121,9 +126,13 @@ def _step(prompts: int, width: int, chunk: int | None) -> int:
 
 
 class _Attending:
-    """Candidates laid out as keys and contents of attention."""
+    """Candidates laid out as keys and contents of attention.
 
-    def __init__(self, candidates: Candidates, covariance: bool) -> None:
+    With `half` every number is the sum of two bfloat16 ones, (high, low). Of a product of two such numbers all but
+    low x low is kept: keys are (high, low, high) and queries (high, high, low), one above the other.
+    """
+
+    def __init__(self, candidates: Candidates, covariance: bool, half: bool) -> None:
         rewards, values = candidates.rewards, candidates.values
         self.objectives, self.judged = rewards.shape[-1], values.shape[-1]
         self.pairs = torch.triu_indices(self.objectives, self.objectives, device=rewards.device) if covariance else None
@@ -135,10 +144,15 @@ class _Attending:
         self.width = _padded(max(keys.shape[-1], content.shape[-1]))
         self.keys = F.pad(keys, (0, self.width - keys.shape[-1]))  # [prompts, candidates, width]
         self.content = F.pad(content, (0, self.width - content.shape[-1]))
+        self.half = half
+        if half:
+            high, low = twofold(self.keys)
+            self.keys = torch.cat([high, low, high], -1)
+            self.content = torch.cat(twofold(self.content), -1)
 
     def __call__(self, queries: Tensor) -> Tilt:
         m, last = self.objectives, self.objectives + self.judged
-        averages, log_z = attention(self._asked(queries), self.keys, self.content)
+        averages, log_z = self._attend(self._asked(queries), slice(None))
         rewards = averages[..., :m]
         return Tilt(
             rewards=rewards,
@@ -157,7 +171,7 @@ class _Attending:
         for first in range(0, len(queries), step):
             for start in range(0, prompts, PROMPTS_AT_ONCE):
                 some, turn = slice(first, first + step), slice(start, start + PROMPTS_AT_ONCE)
-                averages, part = attention(asked[some], self.keys[turn], self.content[turn])
+                averages, part = self._attend(asked[some], turn)
                 total[some] += averages[..., : m + self.judged].sum(0, dtype=torch.float64)
                 log_z[some] += part.sum(0, dtype=torch.float64)
         rewards, log_z = total[:, :m] / prompts, log_z / prompts
@@ -165,7 +179,17 @@ class _Attending:
         return MeanTilt(rewards, total[:, m:] / prompts, log_z, kl)
 
     def _asked(self, queries: Tensor) -> Tensor:
-        return F.pad(F.pad(queries, (0, 1), value=1.0), (0, self.width - self.objectives - 1))
+        asked = F.pad(F.pad(queries, (0, 1), value=1.0), (0, self.width - self.objectives - 1))
+        if not self.half:
+            return asked
+        high, low = twofold(asked)
+        return torch.cat([high, high, low], -1)
+
+    def _attend(self, asked: Tensor, prompts: slice) -> tuple[Tensor, Tensor]:
+        averages, log_z = attention(asked, self.keys[prompts], self.content[prompts])
+        if self.half:
+            averages = averages[..., : self.width] + averages[..., self.width :]
+        return averages, log_z
 
 
 def _padded(width: int) -> int:
