@@ -300,3 +300,20 @@ def test_bars_of_running_trials_reach_to_now() -> None:
     bars = {bar.name: bar for bar in timeline_figure(trials, now=30.0).data}
     assert (list(bars["done"].x), list(bars["training"].x)) == ([5.0], [18.0])
     assert timeline_figure(trials).data[-1].x[0] <= 5.0
+
+
+def test_many_trials_share_the_bars_of_a_timeline() -> None:
+    """1000 trials, one a second and three long, the 7th failed: 200 bars of five, the failed one in its own."""
+    from moalign.figures import timeline_figure
+    from moalign.store import TrialRecord
+
+    trials = [
+        TrialRecord(number=n, state="failed" if n == 7 else "done", weights=(1.0,), started=n + 0.0, finished=n + 3.0)
+        for n in range(1000)
+    ]
+    bars = {bar.name: bar for bar in timeline_figure(trials).data}
+    done, failed = bars["done"], bars["failed"]
+    assert len(done.x) == 200 and len(failed.x) == 1 and failed.customdata[0] == [7]
+    assert (done.base[1] * 60, done.x[1] * 60) == pytest.approx((5.0, 7.0))  # trials 5 to 9, in minutes
+    assert done.customdata[1] == [5] and done.y[1] == 7.0 and "4 of the trials 5 to 9" in done.hovertext[1]
+    assert sum(len(bar.x) for bar in timeline_figure(trials[:150]).data) == 150

@@ -21,10 +21,12 @@ from moalign_dashboards.library import Library
 from moalign_dashboards.pages import PAGES
 from moalign_dashboards.parts import empty
 from moalign_dashboards.state import State as Address
+from moalign_dashboards.words import words
 
 _LOG = logging.getLogger("moalign_dashboards")
-# The browser fetches plotly while the page is still being put together.
-_PLOTLY = '<link rel="preload" as="script" href="/_dash-component-suites/plotly/package_data/plotly.min.js">'
+# Fetched while the page is still being put together, because the first figure waits for them.
+_EARLY = ("plotly/package_data/plotly.min.js", "dash/dcc/async-graph.js")
+_PRELOAD = "".join(f'<link rel="preload" as="script" href="/_dash-component-suites/{name}">' for name in _EARLY)
 _PAGE_OF = {page.path: page for page in PAGES}
 
 
@@ -55,7 +57,7 @@ def create_app(root: str | Path = "runs", *, votes: str | Path | None = None) ->
         on_error=_report,
     )
     app.layout = shell.frame(PAGES)
-    app.index_string = app.index_string.replace("{%css%}", f"{{%css%}}{_PLOTLY}")
+    app.index_string = app.index_string.replace("{%css%}", f"{{%css%}}{_PRELOAD}")
     _browser_callbacks(app)
     _server_callbacks(app, library, folder)
     exports.routes(app.server, library, folder)
@@ -65,10 +67,13 @@ def create_app(root: str | Path = "runs", *, votes: str | Path | None = None) ->
 
 
 def _read_ahead(library: Library) -> None:
-    """Reads the study that is shown first, while the browser is still opening."""
+    """Reads the study and draws the pages that are shown first, while the browser is still opening."""
     try:
         for name in library.names()[:1]:
-            library.view(name)
+            here = Context(library, Address(), library.view(name), library.root)
+            for page in reversed(PAGES[:2]):
+                for draw in page.figures.values():
+                    draw(here)
     except MoalignError:
         pass  # the page says it
 
@@ -143,19 +148,19 @@ def _server_callbacks(app: Dash, library: Library, votes: Path) -> None:
         if at is None:
             return (no_update,) * 4
         state = Address.read(path, search)
-        pages = shell.navigation(PAGES, state)
+        pages = words(shell.navigation(PAGES, state))
         try:
             here = context(path, search)
         except StoreError as error:
-            return pages, [], _without_study(library, state, str(error)), "none"
+            return pages, [], words(_without_study(library, state, str(error))), "none"
         known = f"{state.path} {here.study.name} {here.study.view is not None} {here.study.objectives}"
         known += f" {bool(here.study.view and here.study.view.trials)}"
         page = _PAGE_OF.get(state.path)
         if page is not None and not page.needs_front:  # arranged by the files beside the records
             known += library.beside(here.study.name)
         if known == shape:
-            return pages, shell.top(here), no_update, no_update
-        return pages, shell.top(here), _arranged(page, here), known
+            return pages, words(shell.top(here)), no_update, no_update
+        return pages, words(shell.top(here)), words(_arranged(page, here)), known
 
     @app.callback(
         Output("drawer", "children"), Output("drawer", "className"), Output("drawer-key", "data"),
@@ -169,10 +174,10 @@ def _server_callbacks(app: Dash, library: Library, votes: Path) -> None:
             wanted = [here.study.name, trial, record.state if record else "", theme, here.state.options, path]
             if wanted == key:
                 return no_update, no_update, no_update
-            content = drawer(here, theme or "light")
+            content = words(drawer(here, theme or "light"))
         except StoreError as error:
             content, wanted = (
-                [html.P(visible(str(error)))] if Address.read(path, search).trial is not None else [],
+                words(html.P(visible(str(error)))) if Address.read(path, search).trial is not None else [],
                 None,
             )
         return content, "drawer open" if content else "drawer", wanted
@@ -211,9 +216,9 @@ def _server_callbacks(app: Dash, library: Library, votes: Path) -> None:
         if at is None or which["page"] != path:
             return no_update
         try:
-            return _PAGE_OF[path].panels[which["name"]](context(path, search))
+            return words(_PAGE_OF[path].panels[which["name"]](context(path, search)))
         except MoalignError as error:
-            return html.P(visible(str(error)), className="note")
+            return words(html.P(visible(str(error)), className="note"))
 
 
 def _zoom(figure: go.Figure, kept: Any) -> None:

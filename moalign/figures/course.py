@@ -19,6 +19,7 @@ from moalign.store import TrialRecord
 
 _STEPS: Final = 40  # of the history at which a band is computed
 _RESAMPLES: Final = 300
+_MOST_BARS: Final = 200  # of a timeline; more are thinner than a line
 _STATE_COLORS = {"done": BLUE, "failed": VERMILLION, "training": ORANGE, "evaluating": GREEN, "waiting": GREY}
 
 
@@ -103,7 +104,8 @@ def band_figure(band: HistoryBand, oracle: float | None = None, height: int = 30
 def timeline_figure(trials: Sequence[TrialRecord], height: int = 300, now: float | None = None) -> go.Figure:
     """Returns one bar per policy from its start to its end, coloured by state.
 
-    Bars without an end reach to `now` (seconds since 1970), by default the last time that a trial tells.
+    Bars without an end reach to `now` (seconds since 1970), by default the last time that a trial tells. Of many
+    trials, neighbours of one state share a bar from the first start to the last end among them.
     """
     timed = [t for t in trials if t.started is not None]
     if not timed:
@@ -112,28 +114,31 @@ def timeline_figure(trials: Sequence[TrialRecord], height: int = 300, now: float
     now = now or max(max(t.started or 0.0, t.finished or 0.0) for t in timed)
     figure = go.Figure()
     unit, name = (60.0, "minutes") if now - begin > 300 else (1.0, "seconds")
+    together = -(-len(timed) // _MOST_BARS)
     for state, color in _STATE_COLORS.items():
-        some = [t for t in timed if t.state == state]
+        some = _neighbours([t for t in timed if t.state == state], together)
         if not some:
             continue
-        start = [((t.started or begin) - begin) / unit for t in some]
-        length = [max(((t.finished or now) - (t.started or begin)) / unit, 0.0) for t in some]
+        start = [(min(t.started or begin for t in each) - begin) / unit for each in some]
+        end = [(max(t.finished or now for t in each) - begin) / unit for each in some]
+        length = [max(e - s, 0.0) for s, e in zip(start, end, strict=True)]
         trace = go.Bar(
-            y=[t.number for t in some],
+            y=[(each[0].number + each[-1].number) / 2 for each in some],
             x=length,
             base=start,
+            width=[0.75 * (each[-1].number - each[0].number + 1) for each in some],
             orientation="h",
             name=state,
             marker={"color": color, "line": {"width": 0}},
-            customdata=[[t.number] for t in some],
-            hovertext=[f"trial {t.number}: {state}, {n:.3g} {name}" for t, n in zip(some, length, strict=True)],
+            customdata=[[each[0].number] for each in some],
+            hovertext=[f"{_named(each)}: {state}, {n:.3g} {name}" for each, n in zip(some, length, strict=True)],
             hoverinfo="text",
         )
         figure.add_trace(trace)
     themed(figure, "", height)
     figure.update_xaxes(title_text=f"{name} since the first start")
     figure.update_yaxes(title_text="trial", autorange="reversed", tickformat="d", dtick=1 if len(timed) <= 10 else None)
-    return _legend(figure).update_layout(barmode="overlay", bargap=0.25)
+    return _legend(figure).update_layout(barmode="overlay")
 
 
 def training_figure(metrics: Sequence[Mapping[str, Any]], height: int = 170) -> go.Figure:
@@ -164,6 +169,18 @@ def failures(trials: Sequence[TrialRecord]) -> list[tuple[str, list[int]]]:
         if trial.state == "failed":
             causes.setdefault(visible(trial.error or "no reason was recorded"), []).append(trial.number)
     return sorted(causes.items(), key=lambda item: -len(item[1]))
+
+
+def _neighbours(trials: Sequence[TrialRecord], together: int) -> list[list[TrialRecord]]:
+    blocks: dict[int, list[TrialRecord]] = {}
+    for trial in sorted(trials, key=lambda t: t.number):
+        blocks.setdefault(trial.number // together, []).append(trial)
+    return list(blocks.values())
+
+
+def _named(trials: Sequence[TrialRecord]) -> str:
+    first, last = trials[0].number, trials[-1].number
+    return f"trial {first}" if first == last else f"{len(trials)} of the trials {first} to {last}"
 
 
 def _kept(value: FloatArray, steps: int) -> IntArray:

@@ -276,4 +276,4 @@ def _space_title(name: str) -> str:
 def _above(figure: go.Figure) -> go.Figure:
     """Puts the legend in a row above the plot, and leaves no room for the title there is not."""
     legend = {"orientation": "h", "x": 0, "y": 1.01, "xanchor": "left", "yanchor": "bottom", "itemsizing": "constant"}
-    return figure.update_layout(title=None, legend=legend, margin={"l": 64, "r": 18, "t": 56, "b": 56})
+    return figure.update_layout(title=None, legend=legend, margin={"l": 76, "r": 18, "t": 56, "b": 56})

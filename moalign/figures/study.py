@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, final
 
 import numpy as np
 
+from moalign.figures.course import HistoryBand, history_band
 from moalign.figures.view import FrontView, OracleCurve, front_view
 from moalign.front import Front, front_of_records
 from moalign.store import EventRecord, Holder, StudyStore, TrialRecord, load_generations
@@ -45,6 +47,11 @@ class StudyView:
     limits: Mapping[str, float]
     info: Mapping[str, Any]
     definition: Mapping[str, Any]
+
+    @cached_property
+    def history(self) -> HistoryBand | None:
+        """The hypervolume as policies came in, with its band; None before the first one is evaluated."""
+        return history_band(self.front) if self.front is not None and len(self.front) else None
 
     @property
     def updated(self) -> float | None:

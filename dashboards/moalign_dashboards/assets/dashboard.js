@@ -72,6 +72,14 @@
   };
   window.moalign = { query, go, linkOf, trialsOf, select };
 
+  // Texts, and elements as [tag, attributes, ...children]: one component however many words it shows; see words.py.
+  const built = (node, place) => {
+    if (!Array.isArray(node)) return node;
+    const [tag, attributes, ...children] = node;
+    return window.React.createElement(tag, { key: place, ...attributes }, ...children.map(built));
+  };
+  window.moalign_dashboards = { Words: ({ tree }) => tree.map(built) };
+
   window.dash_clientside = Object.assign({}, window.dash_clientside, {
     moalign: {
       clicked: () => {
@@ -295,8 +303,18 @@
     });
   };
 
+  const follow = (event, link) => {
+    if (event.button || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return; // to a tab of its own
+    event.preventDefault();
+    const { pathname, search } = new URL(link.href);
+    if (pathname !== window.location.pathname) window.scrollTo(0, 0);
+    window.dash_clientside.set_props("url", { pathname, search });
+  };
+
   document.addEventListener("click", (event) => {
     const target = event.target;
+    const inside = target.closest?.("a[data-inside]");
+    if (inside) follow(event, inside);
     const copied = target.closest?.("[data-copy]");
     if (copied) {
       navigator.clipboard.writeText(copied.dataset.copy).then(() => {

@@ -9,7 +9,7 @@ from typing import Any
 import plotly.graph_objects as go
 from dash import html
 
-from moalign.figures import band_figure, failures, history_band, timeline_figure, visible
+from moalign.figures import band_figure, failures, timeline_figure, visible
 from moalign.figures.style import message_figure
 from moalign.figures.text import number
 from moalign_dashboards.context import Context, Page
@@ -138,10 +138,10 @@ def _definition(context: Context) -> Any:
 
 
 def _history(context: Context) -> go.Figure:
-    front, view = context.study.front, context.study.view
-    if front is None or view is None or not view.trials:
+    band, view = context.study.history, context.study.view
+    if band is None or view is None:
         return message_figure("", "No policy has been evaluated yet.")
-    return band_figure(history_band(front), None if view.oracle is None else view.oracle.hypervolume)
+    return band_figure(band, None if view.oracle is None else view.oracle.hypervolume)
 
 
 def _timeline(context: Context) -> go.Figure:
