@@ -106,24 +106,35 @@ def draw_candidates(
     shared = [name for name in judges or {} if name in problem.names]
     if shared:
         raise DefinitionError(f"judges {', '.join(shared)} have the name of an objective; choose others.")
-    workspace = None
-    if store is not None:  # one folder for each base policy, whose weights decide about the samples
-        workspace = FolderWorkspace(Path(store) / FOLDER / fingerprint(describe(problem.policy))[:16])
+    workspace = None if store is None else candidate_workspace(problem, store)
     engine = Engine(problem.policy, workspace=workspace, seed=seed, device=device)
+    return scored_candidates(Scorer(problem, engine), chosen, samples, max_new_tokens, judges)
+
+
+def candidate_workspace(problem: Problem, store: str | Path) -> FolderWorkspace:
+    """Returns where a store keeps candidates: a folder for each base policy, whose weights decide about the samples."""
+    return FolderWorkspace(Path(store) / FOLDER / fingerprint(describe(problem.policy))[:16])
+
+
+def scored_candidates(
+    scorer: Scorer, prompts: Sequence[Any], samples: int, max_new_tokens: int, judges: Mapping[str, Any] | None = None
+) -> CandidateSet:
+    """Returns what `draw_candidates` does, with samples and rewards kept by the scorer's engine."""
+    problem, engine = scorer.problem, scorer.engine
     sampling = Sampling(samples=samples, max_new_tokens=max_new_tokens)
-    _, texts = engine.remembered_samples("candidates", chosen, sampling)
-    of = [prompt for prompt in chosen for _ in range(samples)]
-    shape = (len(chosen), samples, -1)
+    _, texts = engine.remembered_samples("candidates", prompts, sampling)
+    of = [prompt for prompt in prompts for _ in range(samples)]
+    shape = (len(prompts), samples, -1)
     judging = tuple(Objective(name, reward=reward) for name, reward in (judges or {}).items())
-    judged = np.zeros((len(chosen), samples, 0))
+    judged = np.zeros((len(prompts), samples, 0))
     if judging:
         asked = Problem(policy=problem.policy, objectives=judging)
         judged = Scorer(asked, engine).remembered(of, texts).reshape(shape)
     return CandidateSet(
         objectives=problem.names,
-        prompts=tuple(chosen),
-        responses=tuple(tuple(texts[p * samples : (p + 1) * samples]) for p in range(len(chosen))),
-        rewards=Scorer(problem, engine).remembered(of, texts).reshape(shape),
+        prompts=tuple(prompts),
+        responses=tuple(tuple(texts[p * samples : (p + 1) * samples]) for p in range(len(prompts))),
+        rewards=scorer.remembered(of, texts).reshape(shape),
         judges=tuple(o.name for o in judging),
         judged=judged,
     )

@@ -7,15 +7,13 @@ whatever moment it was stopped at, and a search is asked again only when all rou
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
-import torch
 
 from moalign.arrays import FloatArray
+from moalign.candidates import candidate_workspace, scored_candidates
 from moalign.front import hypervolume
-from moalign.oracle import oracle
-from moalign.policy.engine import Engine
-from moalign.policy.generate import Sampling
 from moalign.problem import Problem
 from moalign.scoring import Scorer
 from moalign.search import History
@@ -89,19 +87,17 @@ def history_of(study: Study, records: StudyStore, predict: Predict | None = None
     )
 
 
-def oracle_prediction(problem: Problem, scorer: Scorer, engine: Engine, beta: float, max_new_tokens: int) -> Predict:
+def oracle_prediction(scorer: Scorer, store: Path, beta: float, max_new_tokens: int) -> Predict:
     """Returns the function from weights to the oracle's rewards, on samples of the reference policy.
 
-    The samples are those of training prompts, never of the held-out ones; they are drawn and scored once per study.
+    The samples are those of training prompts, never of the held-out ones. They are `problem.candidates(...)` of the
+    store: drawn and scored once, whichever study asks for them.
     """
-    prompts = _prompts(problem)
-    sampling = Sampling(samples=CANDIDATES, max_new_tokens=max_new_tokens)
-    responses, texts = engine.remembered_samples("candidates", prompts, sampling)
-    rewards = scorer.remembered([prompts[p] for p in responses.prompt_of], texts)
-    table = torch.from_numpy(np.ascontiguousarray(rewards.reshape(len(prompts), CANDIDATES, -1)))
+    kept = scorer.within(candidate_workspace(scorer.problem, store))
+    found = scored_candidates(kept, _prompts(scorer.problem), CANDIDATES, max_new_tokens)
 
     def predict(weights: FloatArray) -> FloatArray:
-        return oracle(table, weights, beta, corrected=True, per_prompt=False).rewards.numpy()
+        return found.oracle(weights, beta, want_ess=False).rewards.numpy()
 
     return predict
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any, final
@@ -15,6 +16,7 @@ from moalign.losses.preference import dpo
 from moalign.policy.adapters import AdapterStack, LoRA
 from moalign.policy.engine import Engine
 from moalign.policy.train import Training
+from moalign.policy.workspace import Workspace
 from moalign.problem import Objective, Problem
 from moalign.rewards import ImplicitReward, score
 from moalign.store import describe, fingerprint
@@ -32,6 +34,12 @@ class Scorer:
         for objective in problem.objectives:
             if isinstance(objective.reward, ImplicitReward) and objective.pairs is not None:
                 self._implicit[objective.name] = learn_implicit_reward(objective, engine)
+
+    def within(self, workspace: Workspace) -> Scorer:
+        """Returns the same scorer, model and learned rewards included, that keeps its work elsewhere."""
+        other = copy.copy(self)
+        other.engine = self.engine.within(workspace)
+        return other
 
     def __call__(self, prompts: Sequence[Any], responses: Sequence[str]) -> FloatArray:
         """Returns rewards [responses, objectives]; prompt i belongs to response i.

@@ -93,7 +93,7 @@ class Session:
         assert beta is not None  # checked by Study
         self.notify("on_stage", "asking the oracle where policies would add to the front")
         tokens = self.study.evaluation.max_new_tokens
-        return oracle_prediction(self.study.problem, self.scorer, self.engine, beta, tokens)
+        return oracle_prediction(self.scorer, self.records.folder.parent, beta, tokens)
 
     def front(self) -> Front:
         """Returns the front of all policies so far."""

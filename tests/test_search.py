@@ -17,6 +17,7 @@ from moalign.errors import DefinitionError
 from moalign.front import hypervolume
 from moalign.oracle import oracle
 from moalign.policy.export import load_arrays
+from moalign.rounds import CANDIDATES, PROMPTS
 from moalign.search import (
     Dirichlet,
     History,
@@ -265,6 +266,20 @@ def test_a_study_trains_the_rounds_of_its_search(model: Path, tmp_path: Path) ->
     events = len(records.events())
     again = ma.run(study, store=tmp_path)
     assert np.array_equal(again.F, front.F) and len(Store(tmp_path).study("tiny").events()) == events
+
+
+def test_the_oracle_asks_the_candidates_of_the_store(model: Path, tmp_path: Path) -> None:
+    """A study draws none when somebody drew them before, and leaves its own to whoever comes later."""
+    study = search_study(model, OracleGuided(trials=2, batch=2))
+    options = {"samples": CANDIDATES, "max_new_tokens": study.evaluation.max_new_tokens, "seed": study.seed}
+    drawn = study.problem.candidates(store=tmp_path, **options)
+    kept = sorted((tmp_path / "_candidates").rglob("*"))
+    front = ma.run(study, store=tmp_path)
+    assert len(drawn.prompts) <= PROMPTS and sorted((tmp_path / "_candidates").rglob("*")) == kept
+    elsewhere = tmp_path / "other"
+    assert np.array_equal(ma.run(study, store=elsewhere).X, front.X)
+    names = [p.relative_to(elsewhere) for p in sorted((elsewhere / "_candidates").rglob("*"))]
+    assert names == [p.relative_to(tmp_path) for p in kept]
 
 
 def losses_of(records: StudyStore) -> list[list[list[float]]]:

@@ -7,6 +7,7 @@ from its last checkpoint, reference log-probs of a data set are computed once fo
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -76,6 +77,12 @@ class Engine:
         self._prompt_ids: dict[Any, tuple[int, ...]] = {}
         self.generated = 0  # tokens that `generate` has sampled
         self._duals: dict[str, torch.Tensor] = {}
+
+    def within(self, workspace: Workspace | None) -> Engine:
+        """Returns the same engine, model included, that keeps its work elsewhere."""
+        other = copy.copy(self)
+        other.workspace, other.remember = workspace, Memory(workspace)
+        return other
 
     # ---------------------------------------------------------------------------------------------- texts and tokens
 
