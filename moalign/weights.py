@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike
 from moalign.arrays import FloatArray, direction_problems, simplex_problems
 from moalign.errors import DefinitionError
 
-__all__ = ["dirichlet", "grid", "label", "named", "normalize"]
+__all__ = ["dirichlet", "energy", "grid", "label", "named", "normalize"]
 
 
 def grid(objectives: int, steps: int) -> Float[FloatArray, "weights objectives"]:
@@ -66,6 +66,35 @@ def dirichlet(objectives: int, n: int, seed: int, alpha: float = 1.0) -> Float[F
     if not (math.isfinite(alpha) and alpha > 0):
         raise DefinitionError(f"dirichlet needs a finite alpha > 0, got {alpha!r}; 1 is uniform on the simplex.")
     return np.random.default_rng(seed).dirichlet(np.full(objectives, float(alpha)), size=n)
+
+
+def energy(objectives: int, n: int, seed: int = 0) -> Float[FloatArray, "weights objectives"]:
+    """Returns `n` weight vectors spread evenly over the simplex for any `n`, its corners among them.
+
+    They minimise the Riesz energy, the sum over pairs of 1 / distance^(2 objectives). It takes a second or so for each
+    hundred vectors; the same seed gives the same rows.
+
+    Args:
+        objectives: number of objectives, at least 2.
+        n: number of vectors, at least as many as objectives.
+        seed: of the start, at least 0.
+
+    Raises:
+        DefinitionError: a count that is not a whole number or too small, or a negative seed.
+
+    Source: Blank, Deb et al. 2021; computed by pymoo.
+    """
+    _counts(objectives=objectives, n=n)
+    if objectives < 2 or n < objectives:
+        raise DefinitionError(
+            f"energy needs 2 objectives or more, and a weight vector for each, got {objectives} and {n}."
+        )
+    if not _whole(seed) or seed < 0:
+        raise DefinitionError(f"energy needs a whole number >= 0 as seed, got {seed!r}.")
+    from pymoo.util.ref_dirs import get_reference_directions
+
+    found = np.maximum(np.asarray(get_reference_directions("energy", objectives, n, seed=seed)), 0.0)
+    return normalize(found[np.lexsort(-found.T[::-1])])
 
 
 def normalize(weights: ArrayLike) -> Float[FloatArray, "*weights objectives"]:

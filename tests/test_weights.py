@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moalign.errors import DefinitionError
-from moalign.weights import dirichlet, grid, label, named, normalize
+from moalign.weights import dirichlet, energy, grid, label, named, normalize
 
 NAMES = ("helpful", "harmless", "brief")
 
@@ -197,3 +197,31 @@ def test_weights_import_stays_light():
     heavy = "{'torch', 'scipy', 'pandas'} & set(sys.modules)"
     code = f"import sys, moalign.weights; sys.exit(bool({heavy}))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(("objectives", "n"), [(2, 4), (3, 10), (3, 11), (4, 9)])
+def test_energy_spreads_any_number_of_weights(objectives: int, n: int) -> None:
+    """Corners are there, rows are on the simplex, and the nearest two are further apart than in random draws."""
+    rows = energy(objectives, n)
+    assert rows.shape == (n, objectives) and (rows >= 0).all() and np.abs(rows.sum(axis=1) - 1).max() < 1e-12
+    assert rows.max(axis=0) == pytest.approx(1)
+    assert np.array_equal(rows, energy(objectives, n))
+
+    def nearest(weights: np.ndarray) -> float:
+        gaps = np.linalg.norm(weights[:, None] - weights[None], axis=2)
+        return float(gaps[np.triu_indices(n, 1)].min())
+
+    assert nearest(rows) > 1.5 * max(nearest(dirichlet(objectives, n, seed)) for seed in range(5))
+    if (objectives, n) == (3, 10):  # the lattice is the best arrangement of ten
+        assert nearest(rows) == pytest.approx(nearest(grid(3, 3)), abs=0.01)
+
+
+def test_energy_refuses_what_cannot_be_meant() -> None:
+    for arguments, message in (
+        ((1, 3), "2 objectives"),
+        ((3, 2), "for each"),
+        ((3, 0), "n must"),
+        ((3, 4, -1), "seed"),
+    ):
+        with pytest.raises(DefinitionError, match=message):
+            energy(*arguments)

@@ -45,7 +45,7 @@ from moalign.front.seeds import (
     probability_of_improvement,
     stratified_bootstrap,
 )
-from moalign.front.surfaces import attainment, attainment_surface
+from moalign.front.surfaces import Vorobev, attainment, attainment_surface, vorobev
 
 __all__ = [
     "Archive",
@@ -54,6 +54,7 @@ __all__ = [
     "Interval",
     "Point",
     "Portfolio",
+    "Vorobev",
     "attainment",
     "attainment_surface",
     "bootstrap_over_prompts",
@@ -93,5 +94,6 @@ __all__ = [
     "sparsity",
     "stratified_bootstrap",
     "supported",
+    "vorobev",
     "wilson",
 ]

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
 
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 
-from moalign.arrays import BoolArray, FloatArray, as_matrix
+from moalign.arrays import BoolArray, FloatArray, as_matrix, as_vector
 from moalign.errors import DefinitionError
 from moalign.front import _moocore
+from moalign.front.indicators import hypervolume
 from moalign.front.pareto import non_dominated
 
 
@@ -59,6 +62,57 @@ def attainment_surface(runs: Sequence[ArrayLike], share: float = 0.5) -> Float[n
         labels = np.unique(labels, return_inverse=True)[1] + 1
     corners = _moocore.attained(points, labels.astype(np.int64), [100 * share])[:, :-1]
     return corners[non_dominated(corners)]
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Vorobev:
+    """What lies in the middle of several runs' attained regions, and how far the runs are from it.
+
+    Attributes:
+        surface: corners of the Vorob'ev expectation [corners, objectives]: the attainment surface whose hypervolume is
+            nearest above the runs' mean.
+        share: of the runs that attain it.
+        hypervolume: mean over the runs.
+        deviation: volume by which a run's region and the expectation differ, mean over the runs.
+    """
+
+    surface: Float[np.ndarray, "corners objectives"]
+    share: float
+    hypervolume: float
+    deviation: float
+
+
+def vorobev(runs: Sequence[ArrayLike], reference_point: ArrayLike) -> Vorobev:
+    """Returns the Vorob'ev expectation of several runs, a mean front, and the deviation from it.
+
+    Args:
+        runs: one set of points [points, objectives] per run; two or three objectives.
+        reference_point: [objectives], the corner of all volumes.
+
+    Raises:
+        DefinitionError: as in `attainment_surface`, or another number of objectives.
+
+    Source: Binois, Ginsbourger and Roustant 2015. The volume of a symmetric difference is 2 V(A or B) - V(A) - V(B).
+    """
+    sets = _sets(runs)
+    corner = as_vector(reference_point, "reference_point", sets[0].shape[1])
+
+    def volume(*points: FloatArray) -> float:
+        return hypervolume(np.concatenate(points), corner, unattained="ignore")
+
+    volumes = [volume(points) for points in sets]
+    mean = float(np.mean(volumes))
+    enough, beyond = 1, len(sets) + 1  # the union of all regions has at least the mean volume
+    while beyond - enough > 1:  # surfaces shrink as the share grows
+        middle = (enough + beyond) // 2
+        reaches = volume(attainment_surface(sets, middle / len(sets))) >= mean * (1 - 1e-12)
+        enough, beyond = (middle, beyond) if reaches else (enough, middle)
+    share = enough / len(sets)
+    surface = attainment_surface(sets, share)
+    own = volume(surface)
+    apart = [2 * volume(points, surface) - v - own for points, v in zip(sets, volumes, strict=True)]
+    return Vorobev(surface, share, mean, max(0.0, float(np.mean(apart))))
 
 
 def _sets(runs: Sequence[ArrayLike]) -> list[FloatArray]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import moocore
 import numpy as np
 import pytest
 
@@ -123,3 +124,31 @@ def test_attainment_surfaces_attain_what_they_say() -> None:
         corners = front.attainment_surface(runs, share)
         assert (front.attainment(runs, corners) >= share - 1e-12).all()
         assert (front.attainment(runs, corners + 1e-9) < share).all()
+
+
+def test_the_vorobev_expectation_worked_out() -> None:
+    """Volumes 5, 8, 4, mean 17/3; two of three runs attain {(1,3), (2,2), (3,1)} with volume 6, all of them only 3.
+
+    That surface contains the first and third run, and lies within the second: 1, 2 and 2 of volume differ.
+    """
+    runs = [[(1, 3), (3, 1)], [(2, 3), (3, 2)], [(2, 2)]]
+    found = front.vorobev(runs, [0, 0])
+    assert sorted(map(tuple, found.surface)) == [(1, 3), (2, 2), (3, 1)] and found.share == pytest.approx(2 / 3)
+    assert found.hypervolume == pytest.approx(17 / 3) and found.deviation == pytest.approx(5 / 3)
+    alone = front.vorobev(runs[:1], [0, 0])
+    assert sorted(map(tuple, alone.surface)) == [(1, 3), (3, 1)] and alone.deviation == 0
+    with pytest.raises(DefinitionError, match="reference_point"):
+        front.vorobev(runs, [0, 0, 0])
+
+
+@pytest.mark.parametrize("objectives", [2, 3])
+def test_the_vorobev_deviation_is_moocore_s(objectives: int) -> None:
+    """moocore looks for the threshold by halving percentages and minimises; the deviation is taken at our surface."""
+    rng = np.random.default_rng(objectives)
+    runs = [np.abs(rng.standard_normal((12, objectives))) for _ in range(7)]
+    found = front.vorobev(runs, np.zeros(objectives))
+    points, sets = -np.concatenate(runs), np.repeat(np.arange(1, 8), 12)
+    wanted = moocore.vorob_dev(points, sets=sets, ref=np.zeros(objectives), ve=-found.surface)
+    assert found.deviation == pytest.approx(wanted, rel=1e-9) and found.deviation > 0
+    volumes = [front.hypervolume(front.attainment_surface(runs, k / 7), np.zeros(objectives)) for k in range(1, 8)]
+    assert found.share == max(k for k, v in enumerate(volumes, 1) if v >= found.hypervolume) / 7
