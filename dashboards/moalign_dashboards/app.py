@@ -30,12 +30,15 @@ _PRELOAD = "".join(f'<link rel="preload" as="script" href="/_dash-component-suit
 _PAGE_OF = {page.path: page for page in PAGES}
 
 
-def create_app(root: str | Path = "runs", *, votes: str | Path | None = None) -> Dash:
+def create_app(
+    root: str | Path = "runs", *, votes: str | Path | None = None, access: guard.Access | None = None
+) -> Dash:
     """Returns the dashboard of a folder of studies.
 
     Args:
         root: the folder; studies in it are only read.
         votes: folder for the votes of blind comparisons; beside `root` when None, never inside.
+        access: where a server of it answers, and to whom; None: on 127.0.0.1, to everybody on this machine.
 
     Raises:
         StoreError: `root` is a file, or `votes` lies inside it.
@@ -62,7 +65,7 @@ def create_app(root: str | Path = "runs", *, votes: str | Path | None = None) ->
     _server_callbacks(app, library, folder)
     exports.routes(app.server, library, folder)
     threading.Thread(target=_read_ahead, args=(library,), daemon=True).start()
-    guard.protect(app.server, app.csp_hashes)
+    guard.protect(app.server, app.csp_hashes, access or guard.Access())
     return app
 
 

@@ -8,6 +8,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -140,16 +141,27 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture(scope="session")
-def server(folder: Path) -> Iterator[str]:
-    from moalign_dashboards import Server, create_app
+@contextmanager
+def serving(app: Any) -> Iterator[Any]:
+    """Serves an app on a free port while the block lasts."""
+    from moalign_dashboards import Server
 
-    served = Server(create_app(folder), port=0)
+    served = Server(app, port=0)
     thread = threading.Thread(target=served.run, daemon=True)
     thread.start()
-    yield served.address
-    served.close()
-    thread.join()
+    try:
+        yield served
+    finally:
+        served.close()
+        thread.join()
+
+
+@pytest.fixture(scope="session")
+def server(folder: Path) -> Iterator[str]:
+    from moalign_dashboards import create_app
+
+    with serving(create_app(folder)) as served:
+        yield served.address
 
 
 @pytest.fixture(scope="session")

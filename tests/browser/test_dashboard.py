@@ -6,15 +6,17 @@ import json
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from moalign_dashboards import Access, create_app
 from moalign_dashboards.state import read_trials
 
 from moalign.figures import Tuning
 from moalign.figures.tuner import Field, Tried
 from moalign.store import Store
-from tests.browser.conftest import HOSTILE, Page, digest
+from tests.browser.conftest import HOSTILE, Page, digest, serving
 from tests.exact import add, begin, empty_study
 
 pytestmark = pytest.mark.slow
@@ -310,3 +312,23 @@ def test_pictures_are_downloaded(page: Page) -> None:
     page.js("document.querySelector('[data-image=png]').click()")
     page.until(lambda: list(page.downloads.glob("moalign-1*.png")), "a picture")
     page.until(lambda: next(page.downloads.glob("moalign-1*.png")).read_bytes()[:4] == b"\x89PNG", "a whole picture")
+
+
+def test_the_token_leaves_the_address_and_opens_all_pages(folder: Path, chromium: tuple[Any, Path]) -> None:
+    access = Access(token="token-for-this-test-0123456789")
+    with serving(create_app(folder, access=access)) as served:
+        page = Page(chromium[0], served.address, chromium[1])
+        page.driver.delete_all_cookies()
+        page.open("/front?study=exact")
+        page.see("Open the address that")
+        page.driver.get(served.link("exact"))
+        page.see("10 of 10 policies", "#top")
+        assert "token" not in page.driver.current_url and page.js("return document.cookie") == ""
+        page.js("document.querySelector('#navigation a[href^=\"/kl\"]').click()")
+        page.until(lambda: len(page.points()) >= 10, "points on the page of KL")
+        assert page.js("return performance.getEntriesByType('resource').some(e => e.name.includes('token='))") is False
+        page.driver.delete_all_cookies()
+        page.open("/")
+        page.see("Open the address that")
+    page.driver.get("about:blank")
+    page.driver.get_log("browser")  # the refusals

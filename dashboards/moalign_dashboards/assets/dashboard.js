@@ -317,9 +317,11 @@
     if (inside) follow(event, inside);
     const copied = target.closest?.("[data-copy]");
     if (copied) {
-      navigator.clipboard.writeText(copied.dataset.copy).then(() => {
-        copied.textContent = "copied";
-        setTimeout(() => { copied.textContent = "copy"; }, 1200);
+      const said = (word) => { copied.textContent = word; setTimeout(() => { copied.textContent = "copy"; }, 1200); };
+      const done = navigator.clipboard?.writeText(copied.dataset.copy) ?? Promise.reject(); // absent without https
+      done.then(() => said("copied")).catch(() => {
+        window.getSelection().selectAllChildren(copied.parentElement.querySelector("code"));
+        said(document.execCommand("copy") ? "copied" : "selected");
       });
     }
     const drawn = target.closest?.("[data-image]");
