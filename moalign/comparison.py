@@ -7,9 +7,9 @@ Every reply to the held-out prompts is known, so all numbers but seconds are exa
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from moalign.arrays import FloatArray
+from moalign.contest import Costs, contest
 from moalign.data import load_prompts, toy
 from moalign.demo import BETA, ToyFacts, reference_corner, toy_facts, toy_study
 from moalign.errors import DefinitionError
@@ -109,32 +110,17 @@ def compare(
         if (name, settings) in done:
             found.append(done[name, settings])
             continue
-        on_method(name, seed)
-        spent = {"trained": 0, "generated": 0}
-
-        def count(
-            training: str, record: StepRecord, total: int, name: str = name, spent: dict[str, int] = spent
-        ) -> None:
-            spent["trained"] += record.trained
-            spent["generated"] += record.generated
-            on_step(name, record, total)
-
-        engine = Engine(problem.policy, seed=seed, device="cpu", on_step=count)
         weights = WEIGHTS if name not in ("MaxMin", "GroupDPO") else np.full((1, 3), 1 / 3)
-        started = time.process_time()
-        policies = known[name].fit(problem, weights, engine)
-        seconds = time.process_time() - started
-        spent["generated"] += engine.generated
-        outcome = judge(name, seed, policies, engine, facts, spent, seconds)
+        [outcome] = contest(
+            {name: (known[name], weights)}, problem, seed, partial(judge, facts), on_method=on_method, on_step=on_step
+        )
         found.append(replace(outcome, settings=settings))
         if save is not None:
             save_outcome(save, found[-1])
     return found
 
 
-def judge(
-    name: str, seed: int, policies: PolicySet, engine: Engine, facts: ToyFacts, spent: Mapping[str, int], seconds: float
-) -> Outcome:
+def judge(facts: ToyFacts, method: str, seed: int, policies: PolicySet, engine: Engine, costs: Costs) -> Outcome:
     """Returns what the policies that serve `WEIGHTS` are worth exactly, on all replies to the held-out prompts."""
     table, base = torch.from_numpy(facts.rewards), torch.from_numpy(facts.log_base)
     served = [policies.for_weights(w) for w in WEIGHTS]
@@ -152,7 +138,7 @@ def judge(
     possible = float((FINE * facts.oracle(FINE, BETA).rewards.numpy()).sum(axis=1).mean()) - start
     within = _within(policies, engine, facts)
     return Outcome(
-        method=name,
+        method=method,
         seed=seed,
         shares=tuple(gain_share(best, rewards=exact.rewards, kl=exact.kl).tolist()),
         hypervolume=(volume.value, volume.low, volume.high),
@@ -160,9 +146,9 @@ def judge(
         expected_utility=(expected_utility(rewards, FINE) - start) / possible,
         worst_group=_worst_group(rewards, kl, reference, facts),
         policies=len(policies),
-        trained=spent["trained"],
-        generated=spent["generated"],
-        seconds=seconds,
+        trained=costs.trained,
+        generated=costs.generated,
+        seconds=costs.seconds,
         points=tuple(zip(kl.tolist(), gains.tolist(), strict=True)),
         constrained=float(np.mean([share for share, _ in within])) if within else None,
         violation=max(violation for _, violation in within) if within else None,

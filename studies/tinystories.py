@@ -63,9 +63,13 @@ UNKIND_WORDS = (
     "dirty",
 )  # fmt: skip
 LIMITS = {"warm": (-4.0, 4.0), "dialogue": (0.0, 3.0), "long": (0.0, 16.0)}  # of the raw rewards
-# Means and standard deviations of the clipped rewards, measured on samples of the base policy for all training prompts,
-# and the base policy's standardised means on the 128 held-out prompts: python studies/tinystories.py constants
-MOMENTS = {"warm": (0.669, 1.227), "dialogue": (0.324, 0.612), "long": (8.239, 1.995)}
+# Means and standard deviations of the clipped rewards by new tokens, measured on samples of the base policy for all
+# training prompts, and the base policy's standardised means on the 128 held-out prompts at 96:
+# python studies/tinystories.py constants --new-tokens 96
+MOMENTS = {
+    64: {"warm": (0.541, 1.014), "dialogue": (0.104, 0.334), "long": (7.855, 2.067)},
+    96: {"warm": (0.669, 1.227), "dialogue": (0.324, 0.612), "long": (8.239, 1.995)},
+}
 HELD_OUT_MEANS = {"warm": 0.201, "dialogue": -0.202, "long": 0.214}
 
 
@@ -154,15 +158,10 @@ def build(
     model, data = folders(model, data)
     policy = ma.Policy(model)
     train, evaluation = prompt_sets(policy, data)
-    chosen = np.random.default_rng(seed).permutation(len(train))[:prompts]
     judged = (evaluation[HELD_OUT:] if tuning else evaluation)[:held_out]
     return ma.Study(
         name=name or f"tinystories-{'tuning-' if tuning else ''}{seed}",
-        problem=ma.Problem(
-            policy=policy,
-            objectives=tuple(ma.Objective(name, reward=standardised(name)) for name in REWARDS),
-            prompts=ma.load_prompts([train[i] for i in sorted(chosen)]),
-        ),
+        problem=problem(policy, train, seed, prompts, new_tokens),
         method=MODPO(
             beta=0.5,
             sampled=ma.SampledPairs(sampling=ma.Sampling(samples=samples, max_new_tokens=new_tokens)),
@@ -187,9 +186,22 @@ def build(
     )
 
 
-def standardised(name: str) -> Any:
-    """Returns a reward, clipped and in standard deviations of the base policy's samples on the training prompts."""
-    return ma.Standardize(clipped(name), *MOMENTS[name])
+def problem(policy: ma.Policy, train: Sequence[str], seed: int, prompts: int = 800, new_tokens: int = 96) -> ma.Problem:
+    """Returns the three rewards, in units of responses of this length, and the seed's choice of training prompts."""
+    chosen = np.random.default_rng(seed).permutation(len(train))[:prompts]
+    return ma.Problem(
+        policy=policy,
+        objectives=tuple(ma.Objective(name, reward=standardised(name, new_tokens)) for name in REWARDS),
+        prompts=ma.load_prompts([train[i] for i in sorted(chosen)]),
+    )
+
+
+def standardised(name: str, new_tokens: int = NEW_TOKENS) -> Any:
+    """Returns a reward, clipped and in standard deviations of the base policy's samples on the training prompts.
+
+    The standard deviations are those of the measured length that is nearest to `new_tokens`.
+    """
+    return ma.Standardize(clipped(name), *MOMENTS[min(MOMENTS, key=lambda tokens: abs(tokens - new_tokens))][name])
 
 
 def clipped(name: str) -> ma.Clip:
@@ -240,12 +252,14 @@ def opening(story: str, count_tokens: Callable[[str], int]) -> str:
     return longest
 
 
-def constants(policy: ma.Policy, train: Sequence[str], held_out: Sequence[str], samples: int = 8) -> str:
-    """Returns MOMENTS and HELD_OUT_MEANS as Python, measured on samples of the base policy."""
+def constants(
+    policy: ma.Policy, train: Sequence[str], held_out: Sequence[str], samples: int = 8, new_tokens: int = NEW_TOKENS
+) -> str:
+    """Returns the MOMENTS of this length and HELD_OUT_MEANS as Python, measured on samples of the base policy."""
     engine = Engine(policy, seed=0)
     drawn = []
     for prompts in (list(train), list(held_out)):
-        [generations] = engine.generate(prompts, ma.Sampling(samples=samples, max_new_tokens=NEW_TOKENS))
+        [generations] = engine.generate(prompts, ma.Sampling(samples=samples, max_new_tokens=new_tokens))
         drawn.append(([prompts[g.prompt] for g in generations], [g.text for g in generations]))
     fitted = {name: ma.rewards.standardize(clipped(name), *drawn[0]) for name in REWARDS}
     moments = {name: (round(f.mean, 3), round(f.scale, 3)) for name, f in fitted.items()}
@@ -336,6 +350,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--model", help="folder of stories260K")
     parser.add_argument("--data", help="folder of the stories")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--new-tokens", type=int, default=NEW_TOKENS, help="of the responses whose constants are wanted"
+    )
     parser.add_argument("--store", default="runs", help="folder of the results")
     parser.add_argument("--quick", action="store_true", help="a minute instead of ten; the floors do not apply")
     asked = parser.parse_args(arguments)
@@ -344,7 +361,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if asked.command == "constants":
             policy = ma.Policy(model)
             train, held_out = prompt_sets(policy, data)
-            print(constants(policy, train, held_out[:HELD_OUT]))
+            print(constants(policy, train, held_out[:HELD_OUT], new_tokens=asked.new_tokens))
             return 0
         study = build(model, data, seed=asked.seed, **(QUICK if asked.quick else {}))
         with TerminalProgress() as progress:

@@ -12,6 +12,7 @@ import torch
 import moalign as ma
 from moalign import comparison
 from moalign.comparison import FINE, WEIGHTS, compare, constrained_shares, contenders, judge, optimum_curve
+from moalign.contest import Costs
 from moalign.demo import toy_facts, toy_policy
 from moalign.figures.methods import method_figure
 from moalign.methods import PolicySet
@@ -31,7 +32,7 @@ def test_a_policy_that_learned_nothing_has_nothing_of_the_optimum() -> None:
     engine = Engine(toy_policy(0), seed=0, device="cpu")
     stack = AdapterStack.initial(engine.language_model.model, ma.LoRA(rank=2), 1, 0)
     policies = PolicySet(stack, np.full((1, 3), 1 / 3), (("none", 0),))
-    found = judge("nothing", 0, policies, engine, facts, {"trained": 0, "generated": 0}, 0.0)
+    found = judge(facts, "nothing", 0, policies, engine, Costs())
     assert found.shares == pytest.approx([0] * len(WEIGHTS), abs=1e-3)
     assert found.worst_group == pytest.approx(0, abs=1e-3) and found.at_equal_kl == pytest.approx(0, abs=1e-3)
     assert found.expected_utility == pytest.approx(0, abs=1e-3) and 0 < found.hypervolume[0] < 0.5
@@ -101,7 +102,7 @@ def test_a_saved_method_is_not_run_again_unless_its_settings_change(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(comparison, "contenders", lambda steps: {"A": Untrained(steps)})
-    monkeypatch.setattr(comparison, "judge", lambda name, seed, *rest: replace(OUTCOME, method=name, seed=seed))
+    monkeypatch.setattr(comparison, "judge", lambda facts, name, seed, *rest: replace(OUTCOME, method=name, seed=seed))
     run: list[str] = []
 
     def again(steps: int) -> list[Outcome]:

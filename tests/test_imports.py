@@ -25,14 +25,14 @@ LEVELS = [
     {"preferences", "evaluation", "candidates"},
     {"methods", "callbacks"},
     {"figures"},
-    {"study", "results"},
+    {"study", "results", "contest"},
     {"publish", "facts", "rounds", "elicit"},
     {"judging", "groups"},
     {"session"},
     {"driver", "progress"},
     {"demo", "diagnostics", "tuning"},
     {"outcomes"},
-    {"comparison"},
+    {"comparison", "yardstick"},
     {"cli"},
 ]
 LEVEL_OF = {name: level for level, names in enumerate(LEVELS) for name in names}

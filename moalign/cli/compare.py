@@ -15,6 +15,7 @@ from moalign.threads import one_thread
 
 if TYPE_CHECKING:
     from moalign.outcomes import Outcome
+    from moalign.yardstick import SampledOutcome
 
 LEGEND = """
 share         of the exact optimum's gain in w . R - beta KL, mean over ten weight vectors; lowest: of any of them
@@ -44,6 +45,8 @@ def compare(
     Half an hour per seed on one core with all methods and the usual budget; --steps 20 shows that everything works.
     """
     from moalign.comparison import compare as run
+    from moalign.comparison import optimum_curve
+    from moalign.demo import toy_facts
     from moalign.outcomes import summary
 
     quiet_models()
@@ -56,24 +59,27 @@ def compare(
         outcomes = [o for seed in range(seeds) for o in run(seed, methods or None, steps, save, on_method=tell)]
         rows = summary(outcomes)
         if figure is not None:
-            write_figure(figure, outcomes)
+            write_figure(figure, outcomes, optimum_curve(toy_facts(0)))
     if as_json:
         print_json(rows, indent=None)
     else:
         print_rows(rows)
 
 
-def write_figure(path: Path, outcomes: Sequence[Outcome]) -> None:
-    """Writes the overlay of all outcomes as one HTML file, over the optimum's curve of the first one's seed."""
-    from moalign.comparison import optimum_curve
-    from moalign.demo import toy_facts
+def write_figure(
+    path: Path,
+    outcomes: Sequence[Outcome | SampledOutcome],
+    best: Sequence[tuple[float, float]],
+    of_best: str = "exact optimum, mean",
+) -> None:
+    """Writes the overlay of all outcomes as one HTML file, over the curve of the optimum."""
     from moalign.figures import CONFIG
     from moalign.figures.methods import method_figure
 
     points: dict[str, list[tuple[float, float]]] = {}
     for outcome in outcomes:
         points.setdefault(outcome.method, []).extend(outcome.points)
-    drawn = method_figure(points, optimum_curve(toy_facts(outcomes[0].seed)))
+    drawn = method_figure(points, best, of_best)
     path.write_text(drawn.to_html(include_plotlyjs=True, config=CONFIG), encoding="utf-8")
 
 

@@ -13,17 +13,20 @@ HEIGHT = 520
 
 
 def method_figure(
-    points: Mapping[str, Sequence[tuple[float, float]]], best: Sequence[tuple[float, float]]
+    points: Mapping[str, Sequence[tuple[float, float]]],
+    best: Sequence[tuple[float, float]],
+    of_best: str = "exact optimum, mean",
 ) -> go.Figure:
-    """Returns (KL, gain) of every policy of every method, over the curve of the exact optimum.
+    """Returns (KL, gain) of every policy of every method, over the curve of the optimum.
 
     Args:
         points: KL in nats and gain in weighted reward over the base, by method.
         best: the same of the optimum, mean over the weights, ordered by KL.
+        of_best: name of that curve.
     """
     figure = go.Figure()
     figure.add_scatter(
-        x=[k for k, _ in best], y=[g for _, g in best], mode="lines", name="exact optimum, mean",
+        x=[k for k, _ in best], y=[g for _, g in best], mode="lines", name=label(of_best),
         line={"color": GREY, "width": 2},
     )  # fmt: skip
     for i, (name, of) in enumerate(points.items()):

@@ -94,7 +94,7 @@ def test_long_is_words_per_sentence(response: str, length: float) -> None:
 
 def test_rewards_are_clipped_and_in_standard_deviations() -> None:
     """Five kind words are clipped to 4; (4 - mean) / scale."""
-    mean, scale = study_file.MOMENTS["warm"]
+    mean, scale = study_file.MOMENTS[study_file.NEW_TOKENS]["warm"]
     [value] = study_file.standardised("warm")([""], ["happy " * 5])
     assert value == pytest.approx((4 - mean) / scale)
 
@@ -208,7 +208,7 @@ def test_constants_are_those_of_the_base_policy() -> None:
     train, held_out = study_file.prompt_sets(policy, data)
     found: dict[str, Any] = {}
     exec(study_file.constants(policy, train[::9], held_out[:16], samples=4), found)
-    for name, (mean, scale) in study_file.MOMENTS.items():
+    for name, (mean, scale) in study_file.MOMENTS[study_file.NEW_TOKENS].items():
         assert found["MOMENTS"][name][0] == pytest.approx(mean, abs=0.25 * scale)
         assert found["MOMENTS"][name][1] == pytest.approx(scale, rel=0.2)
 
