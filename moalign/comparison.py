@@ -54,7 +54,7 @@ def contenders(steps: int = STEPS) -> dict[str, Method]:
     def on_policy(share: float) -> dict[str, Any]:
         return {"rollouts": rollouts, "training": training(share, 8)}
 
-    many = Sampling(samples=32, max_new_tokens=TOKENS)
+    many = Sampling(samples=256, max_new_tokens=TOKENS)  # the more replies, the less one policy learns by heart
     return {
         "MODPO": MODPO(beta=BETA, training=training(1, 16)),
         "MORLHF": MORLHF(beta=BETA, **on_policy(1)),
@@ -66,8 +66,16 @@ def contenders(steps: int = STEPS) -> dict[str, Method]:
             measured=(64, 256),
             **on_policy(0.5),
         ),
-        "DPA": DPA(sampling=many, best_of=8, units=9, training=training(3, 32)),
-        "RiC": RiC(sampling=many, training=training(6, 32)),
+        "DPA": DPA(
+            iterations=1,
+            sampling=many,
+            best_of=32,
+            first_directions=256,
+            prefix="",
+            words=toy.ITEMS[:7],
+            training=training(7.5, 32),
+        ),
+        "RiC": RiC(sampling=many, words=toy.ITEMS[:5], training=training(6, 32)),
         "MaxMin": MaxMin(beta=BETA, **on_policy(2)),
         "GroupDPO": GroupDPO(beta=BETA, training=training(2, 32)),
     }
