@@ -60,11 +60,13 @@ def contenders(steps: int = STEPS) -> dict[str, Method]:
         "MORLHF": MORLHF(beta=BETA, **on_policy(1)),
         "Soups": Soups(experts=MORLHF(beta=BETA, **on_policy(2))),
         "C-MORL": CMORL(
-            initial=MORLHF(beta=BETA, **on_policy(0.8)),
-            lattice=2,
+            initial=MORLHF(beta=BETA, **on_policy(1)),
+            lattice=1,
+            centre=True,
+            keep=0.35,
             constant_ratio=True,
             measured=(64, 256),
-            **on_policy(0.5),
+            **on_policy(0.6),
         ),
         "DPA": DPA(
             iterations=1,
