@@ -149,8 +149,8 @@ def small_shares(seed: int) -> dict[str, float]:
     from moalign.policy.on_policy import Rollouts
 
     small, weights = small_problem(seed), ma.grid(3, steps=2)
-    sampled = {"rollouts": Rollouts(sampling=ma.Sampling(samples=32, max_new_tokens=1)),
-               "training": ma.Training(steps=120, batch_size=PROMPTS, learning_rate=2e-2)}  # fmt: skip
+    sampled = {"rollouts": Rollouts(sampling=ma.Sampling(samples=64, max_new_tokens=1)),
+               "training": ma.Training(steps=150, batch_size=PROMPTS, learning_rate=1e-2)}  # fmt: skip
     paired = ma.Training(steps=200, batch_size=64, learning_rate=2e-2)
 
     def fitted(method: Any, asked: Any, responses: Any) -> tuple[Any, Any, Any]:

@@ -145,7 +145,7 @@ def judge(facts: ToyFacts, method: str, seed: int, policies: PolicySet, engine: 
     )
     gains = (WEIGHTS * (rewards - reference)).sum(axis=1)
     start = float((FINE @ reference).mean())
-    possible = float((FINE * facts.oracle(FINE, BETA).rewards.numpy()).sum(axis=1).mean()) - start
+    possible = expected_utility(facts.oracle(FINE, BETA).rewards.numpy(), FINE) - start
     within = _within(policies, engine, facts)
     return Outcome(
         method=method,
