@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal, final
 
 import numpy as np
@@ -44,7 +44,8 @@ class GroupDPO:
     Attributes:
         beta: of the loss, > 0: DPO's KL strength in reward units per nat, or IPO's tau.
         loss: "dpo", or "ipo", whose loss does not vanish on pairs that are won already.
-        rate: of the group weights, per unit of loss, >= 0; 0 keeps them.
+        rate: of the group weights, per unit of loss, >= 0; 0 keeps them. Follows the training's schedule from there,
+            so that weights come to rest when the policy does.
         floor: the least weight of a group, relative to an even one.
         absent: a group without pairs in a batch has loss "zero", which is unbiased over batches, or is left out
             ("skip"): its weight then moves only by normalising.
@@ -94,76 +95,64 @@ class GroupDPO:
 
     def fit(self, problem: Problem, weights: FloatArray, engine: Engine) -> PolicySet:
         """Returns one policy per row of first group weights [weights, groups]; the last ones are in the facts."""
-        data = _per_group(preference_data(problem, Scorer(problem, engine), engine, self.sampled))
+        data = _counted(preference_data(problem, Scorer(problem, engine), engine, self.sampled))
         margin = np.zeros(weights.shape[1]) if self.margin is None else np.array(self.margin)
         scales = np.array([o.label_scale for o in problem.objectives])
         columns = {
-            "dual": np.concatenate([weights, np.zeros_like(weights)], axis=1),
+            "dual": np.concatenate([weights, np.zeros_like(weights), np.zeros((len(weights), 1))], axis=1),
             "counted": weights > 0,
             "margin": np.tile(margin, (len(weights), 1)),
             "scales": np.tile(scales, (len(weights), 1)),
         }
         facts = describe({"method": self, "groups": problem.names})
         stack = engine.train("group-dpo", data, self._loss, columns, self.training, facts, move=self._move)
-        last, losses = np.split(engine.dual("group-dpo"), 2, axis=1)
+        last, losses, _ = np.split(engine.dual("group-dpo"), (weights.shape[1], 2 * weights.shape[1]), axis=1)
         report = {"groups": list(problem.names), "weights": last.tolist(), "mean_losses": losses.tolist()}
         trainings = tuple(("group-dpo", row) for row in range(len(weights)))
         return PolicySet(stack, weights, trainings, facts={"group_dpo": report})
 
     def _loss(self, first: Tensor, second: Tensor, batch: Mapping[str, Tensor], policy: Mapping[str, Tensor]) -> Tensor:
-        """Returns losses [policies, batch] times what each pair's group weighs."""
-        group = batch["group"].long()
+        """Returns losses [policies, batch, groups] times what a label counts: weight_g N / N_g, or 0 without one."""
+        labels = batch["labels"].nan_to_num(0.5).T  # [groups, batch]
+        first, second = first[:, None], second[:, None]
         if self.loss == "dpo":
-            beta = self.beta * policy["scales"][:, group]  # labels of another scale are of another temperature
             own = dpo(
-                policy_chosen=beta * first, policy_rejected=beta * second,
-                reference_chosen=beta * batch["reference_first"], reference_rejected=beta * batch["reference_second"],
-                beta=1.0, labels=batch["label"][None].expand_as(first), label_smoothing=self.label_smoothing,
+                policy_chosen=first, policy_rejected=second,
+                reference_chosen=batch["reference_first"], reference_rejected=batch["reference_second"],
+                beta=self.beta * policy["scales"],  # labels of another scale are of another temperature
+                labels=labels, label_smoothing=self.label_smoothing,
             )  # fmt: skip
-        else:
-            sign = 2 * batch["label"] - 1  # the expected loss of soft labels differs from this by a constant
-            own = ipo(
-                first - batch["reference_first"], second - batch["reference_second"], tau=self.beta, gap=0.5 * sign
+        else:  # the expected loss of soft labels differs from this by a constant
+            own = self.beta**2 * ipo(
+                first - batch["reference_first"], second - batch["reference_second"], tau=self.beta, gap=labels - 0.5
             )
-        return own * _pair_weights(batch, policy["dual"])
+        return own.transpose(1, 2) * batch["counts"] * _weights(policy)[:, None]
 
     def _move(self, losses: Tensor, batch: Mapping[str, Tensor], policy: Mapping[str, Tensor]) -> Tensor:
-        """Returns the weights of groups and their running losses after a batch, from what its pairs were charged."""
-        weights, means = policy["dual"].chunk(2, dim=-1)
-        charged = _pair_weights(batch, policy["dual"])
-        own = torch.where(charged > 0, losses / charged.where(charged > 0, 1), 0)  # [policies, pairs]
-        member = torch.nn.functional.one_hot(batch["group"].long(), weights.shape[-1]).to(own)  # [pairs, groups]
-        present = member.sum(0)
-        of_batch = own @ member / present.clamp(min=1)
-        if self.absent == "zero":  # expected over batches: the mean loss of the group
-            ratio = torch.zeros_like(present).scatter(0, batch["group"].long(), batch["per_member"])
-            seen = own @ member * ratio / len(batch["group"])
-            shift = seen - policy["margin"]
-        else:
-            shift = torch.where(present > 0, of_batch - policy["margin"], 0)
-        moved = weights * torch.exp(self.rate * (shift - shift.mean(-1, keepdim=True)))
+        """Returns the adversary's state after a batch: weights of groups, their running losses, batches seen."""
+        weights, counts, groups = _weights(policy), batch["counts"], policy["scales"].shape[-1]
+        means, count = policy["dual"][:, groups : 2 * groups], policy["dual"][:, 2 * groups :]
+        seen = losses.mean(1) / weights.where(weights > 0, 1)  # expected over batches: the mean loss of the group
+        present = counts.sum(0) > 0
+        of_batch = seen * len(counts) / counts.sum(0).where(present, 1)
+        shift = (seen if self.absent == "zero" else of_batch) - policy["margin"]
+        if self.absent == "skip":
+            shift = shift.where(present, 0)
+        rate = self.training.rate(int(count.max()), peak=self.rate)
+        moved = weights * torch.exp(rate * (shift - shift.mean(-1, keepdim=True)))
         moved = (moved / moved.sum(-1, keepdim=True)).maximum(self.floor / policy["counted"].sum(-1, keepdim=True))
         moved = moved.where(policy["counted"].bool(), 0)
-        means = torch.where(present > 0, torch.where(means == 0, of_batch, 0.9 * means + 0.1 * of_batch), means)
-        return torch.cat([moved / moved.sum(-1, keepdim=True), means], dim=-1)
+        means = torch.where(present, torch.where(means == 0, of_batch, 0.9 * means + 0.1 * of_batch), means)
+        return torch.cat([moved / moved.sum(-1, keepdim=True), means, count + 1], dim=-1)
 
 
-def _pair_weights(batch: Mapping[str, Tensor], dual: Tensor) -> Tensor:
-    """Returns weight_g N / N_g for every pair [policies, pairs]: sampling in proportion to the groups is undone."""
-    weights = dual.chunk(2, dim=-1)[0]
-    return weights[:, batch["group"].long()] * batch["per_member"]
+def _weights(policy: Mapping[str, Tensor]) -> Tensor:
+    """Returns the weights of groups [policies, groups], which the adversary's state begins with."""
+    return policy["dual"][:, : policy["scales"].shape[-1]]
 
 
-def _per_group(data: PreferenceData) -> PreferenceData:
-    """Returns every label as a pair of its own with columns `group`, `label` and `per_member` = N / N_g."""
-    labels = data.pair_columns["labels"]  # [pairs, groups]
-    pairs, groups = np.nonzero(~np.isnan(labels))
-    counts = np.bincount(groups, minlength=labels.shape[1])
-    columns = {
-        "group": groups.astype(np.float64),
-        "label": labels[pairs, groups],
-        "per_member": len(pairs) / counts[groups],
-    }
-    return PreferenceData(
-        responses=data.responses, pairs=data.pairs[pairs], response_columns={}, pair_columns=columns
-    )  # fmt: skip
+def _counted(data: PreferenceData) -> PreferenceData:
+    """Returns the data with what each label counts, N / N_g: sampling in proportion to the groups is undone."""
+    labelled = ~np.isnan(data.pair_columns["labels"])  # [pairs, groups]
+    counts = labelled * (len(labelled) / np.maximum(labelled.sum(axis=0), 1))
+    return replace(data, pair_columns={**data.pair_columns, "counts": counts})

@@ -55,7 +55,8 @@ class MaxMin:
         inner: who chooses the weights of groups. "mirror" (for the minimum): multiplied by exp(-rate F_g) after every
             batch; "gradient": the welfare's gradient at the running means of F, which for the minimum is all weight on
             the worst group; "sample": no weights, the welfare of each single response is its reward.
-        rate: of mirror ascent, per reward unit.
+        rate: of mirror ascent, per reward unit, at the peak of the training's schedule, which it follows: weights that
+            move to the end answer the noise of the last batches, and the policy follows them.
         memory: of the running means of F for inner="gradient"; 0 looks at the last batch alone.
         floor: the least weight of a group in mirror ascent, relative to an even one, so that none vanishes for ever.
         baseline: subtracted from every group's reward, reward units; such as the best that each group could have.
@@ -138,7 +139,8 @@ class MaxMin:
         kept = self.memory * (1 - self.memory ** (count - 1)) / (1 - self.memory**count)  # of a mean without bias
         means = kept * state.means + (1 - kept) * utilities
         if self._inner == "mirror":
-            weights = state.weights * torch.exp(-self.rate * (utilities - utilities.mean(-1, keepdim=True)))
+            rate = self.training.rate(int(state.count.max()), peak=self.rate)
+            weights = state.weights * torch.exp(-rate * (utilities - utilities.mean(-1, keepdim=True)))
             weights = weights / weights.sum(-1, keepdim=True)
             least = self.floor / (shares > 0).sum(-1, keepdim=True)
             weights = weights.maximum(least).where(shares > 0, 0)

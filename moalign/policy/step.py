@@ -77,7 +77,7 @@ def chunk_gradient(
     chunk: slice | list[int],
     trunk: Trunk | None,
 ) -> tuple[Tensor, Tensor]:
-    """Returns the losses [chunk, batch] of some policies, and their mean's gradients [chunk, parameters]."""
+    """Returns the losses [chunk, batch, ...] of some policies, and their mean's gradients [chunk, parameters]."""
     own_stack = stack.select(chunk)
     leaves = [tuple(v.detach().requires_grad_() for v in site.views(own_stack.matrix)) for site in stack.sites]
     log_probs = sequence_log_probs(language_model, batch.rows, own_stack, leaves, trunk)  # type: ignore[arg-type]
@@ -105,7 +105,7 @@ class StepGradient:
     Attributes:
         gradient: [policies, parameters].
         losses: mean losses [policies]; a policy that is left out keeps its last one.
-        each: the losses of the pairs of the last batch [policies, pairs]; 0 for a policy that is left out.
+        each: the losses of the pairs of the last batch [policies, pairs, ...]; 0 for a policy that is left out.
         columns: the columns of these pairs [pairs, ...].
     """
 
@@ -160,8 +160,11 @@ class StepGradient:
             ) -> None:
                 rows = as_slice(group)
                 losses, gradient = self._compute(batch, trunk, rows)
+                if self.each.shape[2:] != losses.shape[2:]:
+                    self.each = self.each.new_zeros(*self.each.shape[:2], *losses.shape[2:])
                 self.each[rows, start : start + len(batch.first)] = losses.to(self.each.dtype)
                 self.gradient[rows] += share * gradient
 
             self._chunks.over(active, batch.rows.tokens, add)
-        self.losses[as_slice(active)] = self.each[as_slice(active)].mean(dim=1)
+        of_pairs = self.each.reshape(*self.each.shape[:2], -1).sum(dim=-1)  # of a pair's parts, where it has several
+        self.losses[as_slice(active)] = of_pairs[as_slice(active)].mean(dim=1)

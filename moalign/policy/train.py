@@ -176,7 +176,7 @@ def train(
         language_model: the frozen base.
         data: pairs with their columns.
         loss: (first, second log-probs [chunk, batch], batch columns [batch, ...], policy columns [chunk, ...]) ->
-            losses [chunk, batch]; must not mix policies.
+            losses [chunk, batch], or [chunk, batch, parts] to be summed over parts; must not mix policies.
         policies: one row per policy: weights, temperatures, ... Two names have a meaning of their own here:
             `learning_rate` is each policy's peak rate instead of the training's, and `steps` (at most the training's)
             is after how many steps it stops, its schedule being that of a training of so many steps.
@@ -185,8 +185,8 @@ def train(
         seed: of the data order.
         trunk_of: what all policies share of a batch; computed batch by batch when None.
         stop: asked after every step which policies shall train no more.
-        move: (losses [active, pairs], batch columns, policy columns) -> the next `dual` [active, numbers], after every
-            step. The loss sees it as the policy column `dual`, whose given value is where it starts.
+        move: (losses [active, pairs, ...], batch columns, policy columns) -> the next `dual` [active, numbers], after
+            every step. The loss sees it as the policy column `dual`, whose given value is where it starts.
 
     Raises:
         MoalignError: a loss is not finite; names the policy and the step.

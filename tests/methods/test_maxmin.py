@@ -16,6 +16,7 @@ from moalign.methods.welfare import CVaR, Mean, Nash, PowerMean, Worst, marginal
 from moalign.oracle import best_utility, maximin, policy_values
 from moalign.policy.engine import Engine
 from moalign.policy.on_policy import Rollouts
+from moalign.policy.train import constant
 from moalign.store import Store
 from tests.methods.enumerable import BETA, all_answers, problem, short_training
 
@@ -99,7 +100,7 @@ def test_a_run_that_is_stopped_goes_on_with_the_same_bits_and_the_same_adversary
 
 def test_mirror_ascent_moves_by_the_differences_of_utilities() -> None:
     """After T batches of utilities F: weights in proportion to exp(-rate T F), whatever is added to all of F."""
-    method = MaxMin(rate=0.5)
+    method = MaxMin(rate=0.5, training=ma.Training(schedule=constant, warmup=0))
     shares = torch.tensor([[0.25, 0.25, 0.5, 0.0]], dtype=torch.float64)
     utilities = torch.tensor([[0.3, -0.2, 0.1, -9.0]], dtype=torch.float64)
     states = []

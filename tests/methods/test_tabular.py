@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from moalign.losses.policy_gradient import clipped_policy_gradient, penalised_rewards
-from moalign.methods import CMORL, MODPO
+from moalign.methods import CMORL, MODPO, GroupDPO, MaxMin
 from moalign.methods.morlhf import weighted_reward
-from moalign.oracle import constrained, oracle, policy_values
+from moalign.oracle import constrained, maximin, oracle, policy_values
+from moalign.policy.train import Training
 from moalign.weights import grid
 
 PROMPTS, ANSWERS, OBJECTIVES = 3, 6, 3
@@ -127,3 +128,67 @@ def test_extensions_of_cmorl_end_at_the_constrained_optimum(solver: Any) -> None
             assert columns["dual"][k, :OBJECTIVES].tolist() == pytest.approx(best.weights.tolist(), abs=0.02)
         else:
             assert short < 0 and best.value - 2 / 50 - 1e-3 < value < best.value
+
+
+def test_maxmin_ends_at_the_saddle_of_the_oracle() -> None:
+    """Policy, group weights and value; with all the share on one group, at that group's Gibbs policy."""
+    best = maximin(REWARDS, BETA, log_base=LOG_BASE)
+    shares = np.concatenate([np.full((1, OBJECTIVES), 1 / OBJECTIVES), np.eye(OBJECTIVES)])
+    columns = doubles(
+        shares=shares, beta=np.full(len(shares), BETA),
+        dual=np.concatenate([shares, np.zeros((len(shares), 2 * OBJECTIVES + 1))], axis=1),
+    )  # fmt: skip
+    method = MaxMin(beta=BETA, rate=0.5, training=Training(steps=600))
+    log_policy = ascended(method._utility, columns, LOG_BASE, method._move, steps=600)
+    found = policy_values(log_policy, REWARDS, log_base=LOG_BASE)
+    assert float(found.rewards[0].min() - BETA * found.kl[0]) == pytest.approx(best.value, abs=1e-3)
+    assert columns["dual"][0, :OBJECTIVES].tolist() == pytest.approx(best.weights.tolist(), abs=1e-2)
+    alone = (LOG_BASE + REWARDS.movedim(-1, 0) / BETA).softmax(-1)
+    assert (log_policy[1:].exp() - alone).abs().max() < 1e-8
+
+
+@pytest.mark.parametrize("loss", ["dpo", "ipo"])
+def test_group_robust_losses_end_at_their_exact_minimax(loss: Any) -> None:
+    """Convex losses L_g of a table: the adversary's weights w leave L_g <= min over tables of sum_g w_g L_g."""
+    scale, beta = 2.0, 0.3
+    pairs = torch.combinations(torch.arange(ANSWERS))
+    first, second = pairs[:, 0], pairs[:, 1]
+    labels = torch.sigmoid(scale * (REWARDS[:, first] - REWARDS[:, second])).flatten(0, 1)
+    batch = {"labels": labels, "counts": torch.ones_like(labels)}
+    batch |= {"reference_first": LOG_BASE[:, first].flatten(), "reference_second": LOG_BASE[:, second].flatten()}
+    start = np.full((1, OBJECTIVES), 1 / OBJECTIVES)
+    columns = doubles(
+        dual=np.concatenate([start, np.zeros((1, OBJECTIVES + 1))], axis=1), margin=np.zeros((1, OBJECTIVES)),
+        counted=np.ones((1, OBJECTIVES)), scales=np.full((1, OBJECTIVES), scale),
+    )  # fmt: skip
+    method = GroupDPO(beta=beta, loss=loss, rate=4.0, training=Training(steps=100))
+    table = LOG_BASE.clone()[None]
+
+    def charged(values: Tensor) -> Tensor:
+        log_probs = values.log_softmax(-1)
+        return method._loss(log_probs[:, :, first].flatten(1), log_probs[:, :, second].flatten(1), batch, columns)
+
+    def best_response(values: Tensor) -> Tensor:
+        values = values.clone().requires_grad_()
+        optimizer = torch.optim.LBFGS([values], max_iter=300, tolerance_grad=1e-9, line_search_fn="strong_wolfe")
+
+        def total() -> Tensor:
+            optimizer.zero_grad()
+            found = charged(values).sum(-1).mean()
+            found.backward()
+            return found
+
+        optimizer.step(total)
+        return values.detach()
+
+    for _ in range(100):
+        table = best_response(table)
+        columns["dual"] = method._move(charged(table), batch, columns)
+    table = best_response(table)
+    weights = columns["dual"][0, :OBJECTIVES]
+    losses = charged(table).mean(1)[0] / weights
+    assert float(losses.max() - weights @ losses) < 1e-4  # nobody can do better against these weights
+    assert weights.min() > 0.05 and (losses.max() - losses.min()) < 1e-3
+    columns["dual"] = torch.cat([torch.from_numpy(start), columns["dual"][:, OBJECTIVES:]], dim=1)
+    fixed = charged(best_response(LOG_BASE.clone()[None])).mean(1)[0] * OBJECTIVES
+    assert fixed.max() > losses.max() + 1e-3  # equal weights leave one group behind
