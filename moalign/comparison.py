@@ -25,7 +25,7 @@ from moalign.front import bootstrap_over_prompts, expected_utility, hypervolume
 from moalign.methods import CMORL, DPA, MODPO, MORLHF, GroupDPO, MaxMin, PolicySet, RiC, Soups
 from moalign.methods.base import Method
 from moalign.methods.serving import Selection
-from moalign.oracle import PolicyValues, constrained, gain_share, kl_target, maximin, oracle, policy_values
+from moalign.oracle import Optimum, PolicyValues, constrained, gain_share, kl_target, maximin, oracle, policy_values
 from moalign.outcomes import Outcome, load_outcomes, save_outcome
 from moalign.policy.adapters import LoRA
 from moalign.policy.engine import Engine
@@ -54,31 +54,25 @@ def contenders(steps: int = STEPS) -> dict[str, Method]:
     def on_policy(share: float) -> dict[str, Any]:
         return {"rollouts": rollouts, "training": training(share, 8)}
 
-    many = Sampling(samples=256, max_new_tokens=TOKENS)  # the more replies, the less one policy learns by heart
+    many = Sampling(samples=32, max_new_tokens=TOKENS)
     return {
         "MODPO": MODPO(beta=BETA, training=training(1, 16)),
         "MORLHF": MORLHF(beta=BETA, **on_policy(1)),
         "Soups": Soups(experts=MORLHF(beta=BETA, **on_policy(2))),
         "C-MORL": CMORL(
-            initial=MORLHF(beta=BETA, **on_policy(1)),
-            lattice=1,
-            centre=True,
-            keep=0.35,
+            initial=MORLHF(beta=BETA, **on_policy(0.8)),
+            lattice=2,
             constant_ratio=True,
             measured=(64, 256),
-            **on_policy(0.6),
+            **on_policy(0.5),
         ),
-        "DPA": DPA(
-            iterations=1,
-            sampling=many,
-            best_of=32,
-            first_directions=256,
-            prefix="",
-            words=toy.ITEMS[:7],
-            training=training(7.5, 32),
+        "DPA": DPA(sampling=many, best_of=8, units=9, training=training(3, 32)),
+        "RiC": RiC(sampling=many, training=training(6, 32)),
+        "MaxMin": MaxMin(  # of 128 responses a step: the worst group's utility is the mean of noisy rewards
+            beta=BETA,
+            rollouts=Rollouts(sampling=Sampling(samples=8, max_new_tokens=TOKENS)),
+            training=training(2.5, 16),
         ),
-        "RiC": RiC(sampling=many, words=toy.ITEMS[:5], training=training(6, 32)),
-        "MaxMin": MaxMin(beta=BETA, **on_policy(2)),
         "GroupDPO": GroupDPO(beta=BETA, training=training(2, 32)),
     }
 
@@ -145,8 +139,11 @@ def judge(facts: ToyFacts, method: str, seed: int, policies: PolicySet, engine: 
     )
     gains = (WEIGHTS * (rewards - reference)).sum(axis=1)
     start = float((FINE @ reference).mean())
-    possible = expected_utility(facts.oracle(FINE, BETA).rewards.numpy(), FINE) - start
+    possible = float((FINE * facts.oracle(FINE, BETA).rewards.numpy()).sum(axis=1).mean()) - start
     within = _within(policies, engine, facts)
+    fair = maximin(table, BETA, log_base=base)
+    worst_group, others = group_shares(rewards, kl, reference, fair)
+    against = policies.facts.get("maxmin", {}).get("weights")
     return Outcome(
         method=method,
         seed=seed,
@@ -154,7 +151,9 @@ def judge(facts: ToyFacts, method: str, seed: int, policies: PolicySet, engine: 
         hypervolume=(volume.value, volume.low, volume.high),
         at_equal_kl=_at_equal_kl(exact, gains, facts),
         expected_utility=(expected_utility(rewards, FINE) - start) / possible,
-        worst_group=_worst_group(rewards, kl, reference, facts),
+        worst_group=worst_group,
+        others=others,
+        saddle_gap=_saddle_gap(np.array(against), rewards, kl, facts) if against is not None else None,
         policies=len(policies),
         trained=costs.trained,
         generated=costs.generated,
@@ -239,10 +238,29 @@ def _at_equal_kl(exact: PolicyValues, gains: FloatArray, facts: ToyFacts) -> flo
     return float((gains / possible).mean())
 
 
-def _worst_group(rewards: FloatArray, kl: FloatArray, reference: FloatArray, facts: ToyFacts) -> float:
-    best = maximin(torch.from_numpy(facts.rewards), BETA, log_base=torch.from_numpy(facts.log_base)).value
-    reached = float((rewards.min(axis=1) - BETA * kl).max())
-    return (reached - reference.min()) / (best - reference.min())
+def group_shares(rewards: FloatArray, kl: FloatArray, reference: FloatArray, best: Optimum) -> tuple[float, float]:
+    """Returns what the worst group and the others gain over the base, over what the maximin optimum gives them.
+
+    Of the policy with the largest min_g R_g - beta KL: the share of the optimum's gain in it, and the mean reward gain
+    of the groups but the worst, over theirs at the optimum. A majority pays no more than the optimum takes from it if
+    the second is 1 or more.
+
+    Args:
+        rewards, kl: of the policies [policies, groups] and [policies].
+        reference: rewards of the base [groups].
+        best: the maximin optimum.
+    """
+    values = rewards.min(axis=1) - best.beta * kl
+    chosen = rewards[int(values.argmax())]
+    start, others = float(reference.min()), np.arange(len(chosen)) != chosen.argmin()
+    possible = (best.rewards.numpy() - reference)[others].mean()
+    return (float(values.max()) - start) / (best.value - start), float((chosen - reference)[others].mean() / possible)
+
+
+def _saddle_gap(weights: FloatArray, rewards: FloatArray, kl: FloatArray, facts: ToyFacts) -> float:
+    """Returns how much more than the best of these policies any policy could have against the best of these weights."""
+    bound = float(facts.oracle(weights, BETA).value.min())
+    return bound - float((rewards.min(axis=1) - BETA * kl).max())
 
 
 def optimum_curve(facts: ToyFacts) -> list[tuple[float, float]]:

@@ -25,9 +25,13 @@ class Outcome:
         shares: of the oracle's gain in w . R - beta KL, for every weight vector.
         hypervolume: of the exact values, over the oracle's; its interval is over held-out prompts.
         at_equal_kl: mean over weights of the gain in w . R over that of the optimum with the same KL.
-        expected_utility: mean over a fine lattice of the best w . R of all policies, minus the base's, over that of the
-            optima of the lattice; more KL gives more of it.
+        expected_utility: mean over a fine lattice of the best w . R, minus the base's, over the oracle's at the same
+            beta; more KL gives more of it.
         worst_group: min_g R_g - beta KL of the policy that has most of it, as share of the maximin optimum's gain.
+        others: what the groups but the worst of that policy gain over the base in reward, mean, over what the maximin
+            optimum gives them: from 1 on, the majority pays no more than the optimum takes.
+        saddle_gap: of a method with weights of groups, the best value against its weights minus the value it reached,
+            reward units: no policy has a worst group that is better by more. None for other methods.
         constrained: of policies that were given lower bounds of rewards: the mean share of the gain of the exact
             optimum under these bounds in R_k - beta KL, shortfalls paid at its multipliers; None without such policies.
         violation: the largest shortfall of any bound, reward units; None without.
@@ -51,6 +55,8 @@ class Outcome:
     seconds: float
     points: tuple[tuple[float, float], ...]
     settings: str = ""
+    others: float | None = None
+    saddle_gap: float | None = None
     constrained: float | None = None
     violation: float | None = None
 
@@ -84,7 +90,7 @@ def save_outcome(path: str | Path, outcome: Outcome) -> None:
         file.write(json.dumps(asdict(outcome), allow_nan=False) + "\n")
 
 
-SCORES = ("share", "hypervolume", "at_equal_kl", "expected_utility", "worst_group", "constrained")
+SCORES = ("share", "hypervolume", "at_equal_kl", "expected_utility", "worst_group", "others", "constrained")
 COSTS = ("policies", "trained", "generated", "seconds")
 
 
@@ -98,8 +104,10 @@ def summary(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
         own = [o for o in outcomes if o.method == name]
         row: dict[str, Any] = {"method": name, "seeds": len(own)}
         for score in SCORES:
-            row[score] = None if getattr(own[0], score) is None else _score(own, score)
+            row[score] = None if any(getattr(o, score) is None for o in own) else _score(own, score)
         row["violation"] = None if own[0].violation is None else max(o.violation or 0.0 for o in own)
+        gaps = [o.saddle_gap for o in own if o.saddle_gap is not None]
+        row["saddle_gap"] = max(gaps) if len(gaps) == len(own) else None
         row["lowest_share"] = min(min(o.shares) for o in own)
         row.update({cost: float(np.mean([getattr(o, cost) for o in own])) for cost in COSTS})
         rows.append(row)

@@ -11,11 +11,21 @@ import torch
 
 import moalign as ma
 from moalign import comparison
-from moalign.comparison import FINE, WEIGHTS, compare, constrained_shares, contenders, judge, optimum_curve
+from moalign.comparison import (
+    FINE,
+    WEIGHTS,
+    compare,
+    constrained_shares,
+    contenders,
+    group_shares,
+    judge,
+    optimum_curve,
+)
 from moalign.contest import Costs
 from moalign.demo import toy_facts, toy_policy
 from moalign.figures.methods import method_figure
 from moalign.methods import PolicySet
+from moalign.oracle import maximin, policy_values
 from moalign.outcomes import Outcome, load_outcomes, save_outcome, summary
 from moalign.policy.adapters import AdapterStack
 from moalign.policy.engine import Engine
@@ -75,6 +85,27 @@ def test_only_the_constrained_optimum_has_all_of_its_gain() -> None:
     assert all(share < 0.99 for share in shares[1:])
     assert short[1] == pytest.approx(0.75 - 0.399634, abs=1e-6) and short[0] == pytest.approx(0, abs=1e-6)
     assert short[2] == 0
+
+
+def test_only_the_maximin_optimum_has_all_of_the_worst_groups_gain() -> None:
+    """Two groups, two answers, r = (1, 0) and (0, 3), uniform base, beta 0.1: pi = (3/4, 1/4), value 0.7369."""
+    rewards = torch.tensor([[[1, 0], [0, 3]]], dtype=torch.float64)
+    best = maximin(rewards, 0.1)
+    log_policy = torch.tensor([[0.75, 0.25], [0.5, 0.5], [0.6, 0.4], [0.9, 0.1]], dtype=torch.float64).log()
+    found = policy_values(log_policy[:, None], rewards)
+    reference = found.rewards[1].numpy()
+    both = [group_shares(found.rewards[[k]].numpy(), found.kl[[k]].numpy(), reference, best) for k in range(4)]
+    assert best.value == pytest.approx(0.7369, abs=1e-4)
+    assert both[0] == pytest.approx((1, 1), abs=1e-5) and both[1] == pytest.approx((0, 0), abs=1e-9)
+    assert 0 < both[2][0] < 1 and both[3][0] < 0  # too little, and at the price of the other group
+    assert group_shares(found.rewards.numpy(), found.kl.numpy(), reference, best) == both[0]
+
+
+def test_what_is_known_of_some_seeds_only_is_not_summed_up() -> None:
+    [row] = summary([OUTCOME, replace(OUTCOME, seed=1, others=0.9)])
+    assert row["others"] is None and row["saddle_gap"] is None
+    [row] = summary([replace(OUTCOME, seed=s, others=0.9, saddle_gap=0.01 * s) for s in range(3)])
+    assert row["others"]["value"] == pytest.approx(0.9) and row["saddle_gap"] == pytest.approx(0.02)
 
 
 def test_outcomes_come_back_from_their_file(tmp_path: Path) -> None:
