@@ -54,20 +54,30 @@ def contenders(steps: int = STEPS) -> dict[str, Method]:
     def on_policy(share: float) -> dict[str, Any]:
         return {"rollouts": rollouts, "training": training(share, 8)}
 
-    many = Sampling(samples=32, max_new_tokens=TOKENS)
+    many = Sampling(samples=256, max_new_tokens=TOKENS)  # the more replies, the less one policy learns by heart
     return {
         "MODPO": MODPO(beta=BETA, training=training(1, 16)),
         "MORLHF": MORLHF(beta=BETA, **on_policy(1)),
         "Soups": Soups(experts=MORLHF(beta=BETA, **on_policy(2))),
         "C-MORL": CMORL(
-            initial=MORLHF(beta=BETA, **on_policy(0.8)),
-            lattice=2,
+            initial=MORLHF(beta=BETA, **on_policy(1)),
+            lattice=1,
+            centre=True,
+            keep=0.35,
             constant_ratio=True,
             measured=(64, 256),
-            **on_policy(0.5),
+            **on_policy(0.6),
         ),
-        "DPA": DPA(sampling=many, best_of=8, units=9, training=training(3, 32)),
-        "RiC": RiC(sampling=many, training=training(6, 32)),
+        "DPA": DPA(
+            iterations=1,
+            sampling=many,
+            best_of=32,
+            first_directions=256,
+            prefix="",
+            words=toy.ITEMS[:7],
+            training=training(7.5, 32),
+        ),
+        "RiC": RiC(sampling=many, words=toy.ITEMS[:5], training=training(6, 32)),
         "MaxMin": MaxMin(  # of 128 responses a step: the worst group's utility is the mean of noisy rewards
             beta=BETA,
             rollouts=Rollouts(sampling=Sampling(samples=8, max_new_tokens=TOKENS)),
@@ -139,7 +149,7 @@ def judge(facts: ToyFacts, method: str, seed: int, policies: PolicySet, engine: 
     )
     gains = (WEIGHTS * (rewards - reference)).sum(axis=1)
     start = float((FINE @ reference).mean())
-    possible = float((FINE * facts.oracle(FINE, BETA).rewards.numpy()).sum(axis=1).mean()) - start
+    possible = expected_utility(facts.oracle(FINE, BETA).rewards.numpy(), FINE) - start
     within = _within(policies, engine, facts)
     fair = maximin(table, BETA, log_base=base)
     worst_group, others = group_shares(rewards, kl, reference, fair)

@@ -25,8 +25,8 @@ class Outcome:
         shares: of the oracle's gain in w . R - beta KL, for every weight vector.
         hypervolume: of the exact values, over the oracle's; its interval is over held-out prompts.
         at_equal_kl: mean over weights of the gain in w . R over that of the optimum with the same KL.
-        expected_utility: mean over a fine lattice of the best w . R, minus the base's, over the oracle's at the same
-            beta; more KL gives more of it.
+        expected_utility: mean over a fine lattice of the best w . R of all policies, minus the base's, over that of the
+            optima of the lattice; more KL gives more of it.
         worst_group: min_g R_g - beta KL of the policy that has most of it, as share of the maximin optimum's gain.
         others: what the groups but the worst of that policy gain over the base in reward, mean, over what the maximin
             optimum gives them: from 1 on, the majority pays no more than the optimum takes.

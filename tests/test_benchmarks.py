@@ -18,6 +18,7 @@ import torch
 
 from benchmarks import ablation, common, decode, front, gpu, head, memory, on_policy, oracle, startup, sweep, workload
 from benchmarks import elicit as elicitation
+from benchmarks import methods as method_shares
 from benchmarks import search as searches
 from benchmarks import tuning as tunings
 from benchmarks.common import Disagreement, Options, Row, Stretches, agree, interleaved, ratio
@@ -344,6 +345,41 @@ def test_tuning_rows_on_few_trials() -> None:
     rows = tunings.problem_rows("small", tunings.tabular_space(), tunings.tabular, -1.0, 3, range(2))
     assert [row.value for row in rows] == pytest.approx([1.0, rows[1].value])  # three trials are all of the start
     assert [row.peer for row in rows] == ["guided / sobol", "guided / random"]
+
+
+def test_method_rows_are_the_middle_and_the_extremes_of_the_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
+    from moalign import comparison
+    from moalign.outcomes import Outcome
+
+    def outcomes(seed: int, names: list[str], on_method: object) -> list[Outcome]:
+        return [
+            Outcome(
+                method=name, seed=seed, shares=(0.8 + 0.1 * seed, 1.0), hypervolume=(1.0, 1.0, 1.0),
+                at_equal_kl=0.7 + 0.1 * seed, expected_utility=1.0, worst_group=0.85, policies=5, trained=1,
+                generated=1, seconds=1.0, points=(), constrained=0.95,
+            )
+            for name in names
+        ]  # fmt: skip
+
+    monkeypatch.setattr(comparison, "compare", outcomes)
+    rows = {row.what: row for row in method_shares.embedded_rows(range(3))}
+    assert well_formed(list(rows.values()))
+    assert (rows["MODPO"].low, rows["MODPO"].value, rows["MODPO"].high) == (0.9, 0.95, 1.0)
+    assert rows["C-MORL"].value == 0.95 and rows["C-MORL, policies stored"].value == 2.0
+    assert rows["DPA"].verdict == "holds" and rows["MaxMin"].value == 0.85
+
+
+def test_the_small_problem_of_the_methods_knows_every_word() -> None:
+    """Rewards of sampled words are those of the table; a word alone has all the base's probability of words."""
+    small = method_shares.small_problem(0)
+    prompts, words = small.problem.prompts, [f"t{i}" for i in range(3, 3 + method_shares.WORDS)]
+    for k, objective in enumerate(small.problem.objectives):
+        scored = objective.reward([prompts[1]] * len(words), [f" {word}" for word in words])
+        assert scored == pytest.approx(small.rewards[1, :, k].tolist())
+        assert objective.reward([prompts[0]], [""]) == [method_shares.SILENCE]
+    mass = small.log_probs(small.said).exp().sum(-1)
+    assert bool((mass > 0.5).all()) and bool((mass < 1).all())
+    assert bool((small.log_probs(small.written) < small.log_probs(small.said)).all())
 
 
 def test_elicitation_rows_on_few_people() -> None:

@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 LEGEND = """
 share         of the exact optimum's gain in w . R - beta KL, mean over ten weight vectors; lowest: of any of them
 hypervolume   of the exact values over the optimum's; more than 1 is more KL than the optimum spends
-constrained   of C-MORL's extensions: share of the gain of the exact optimum under their bounds; short: the most of any
+constrained   of C-MORL's extensions: share of the gain of the exact optimum under their bounds
+short         largest shortfall of any such bound, in reward units
 equal KL      gain in w . R over that of the optimum with the same KL
-utility       expected utility over the base's, as share of the optimum's at the same beta
+utility       expected utility over the base's, as share of that of all optima at the same beta
 worst group   min over objectives of R - beta KL over the base's, as share of the maximin optimum's, best policy
 policies stored; response tokens trained on and generated; CPU seconds of training
 MaxMin and GroupDPO have one policy for all weights: only their worst group says how good they are

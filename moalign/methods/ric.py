@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, final
+from typing import Any, ClassVar, final, get_args
 
 import numpy as np
 
@@ -23,7 +23,7 @@ from moalign.arrays import FloatArray
 from moalign.errors import DefinitionError
 from moalign.methods.base import PolicySet, WeightSpace
 from moalign.methods.imitation import Candidates, Example, fine_tune, sampled_candidates
-from moalign.methods.serving import Conditioned, ScoreText, words_problems
+from moalign.methods.serving import Conditioned, ScoreMap, ScoreText, words_problems
 from moalign.policy.engine import Engine
 from moalign.policy.generate import Sampling
 from moalign.policy.train import Training, constant
@@ -42,8 +42,9 @@ class RiC:
         iterations: rounds of asking for good scores and training on what came; 0 is the offline stage alone.
         sampling: responses per prompt, offline and in every round.
         quantile: a sample is kept if at least one of its scores reaches this quantile of its objective, in [0, 1).
-        edge: scores are asked for up to this quantile from either end of those seen, in [0, 0.5); beyond it, too few
-            were seen for the policy to know them.
+        edge: scores are asked for up to this quantile from either end of those seen, in (0, 0.5); beyond it, too few
+            were seen for the policy to know them. With "reached" the mean of this share of the best responses.
+        mapping: from weights to scores, see `moalign.methods.serving.ScoreText`.
         suffix: what stands between the scores and the response.
         names: short names for the tags; those of the objectives when empty.
         words: words of the model's vocabulary that stand for scores from low to high instead of tags and digits, for
@@ -58,6 +59,7 @@ class RiC:
     sampling: Sampling = field(default_factory=lambda: Sampling(samples=8, max_new_tokens=64))
     quantile: float = 0.7
     edge: float = 0.02
+    mapping: ScoreMap = "reached"
     suffix: str = "\n"
     names: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
@@ -70,8 +72,10 @@ class RiC:
             wrong.append(f"RiC iterations must be >= 0, got {self.iterations}.")
         if not 0 <= self.quantile < 1:
             wrong.append(f"RiC quantile must be in [0, 1), got {self.quantile}.")
-        if not 0 <= self.edge < 0.5:
-            wrong.append(f"RiC edge must be in [0, 0.5), got {self.edge}.")
+        if not 0 < self.edge < 0.5:
+            wrong.append(f"RiC edge must be in (0, 0.5), got {self.edge}.")
+        if self.mapping not in get_args(ScoreMap):
+            wrong.append(f"RiC mapping must be one of {', '.join(get_args(ScoreMap))}, got {self.mapping!r}.")
         wrong += words_problems("RiC", self.words)
         if wrong:
             raise DefinitionError(wrong)
@@ -108,7 +112,11 @@ class RiC:
         scores = (offline.rewards - mean) / scale
         edges = np.quantile(scores, (self.edge, 1 - self.edge), axis=0)
         low, high = (tuple(map(float, row)) for row in np.round(edges, 1))
-        writer = ScoreText(self.names or problem.names, low, high, self.suffix, self.words)
+        directions = asked_directions(weights, engine.seed)
+        seen = scores[offline.usable]
+        names = self.names or problem.names
+        reached = reached_scores(seen, directions, self.edge)
+        writer = ScoreText(names, low, high, self.suffix, self.words, self.mapping, reached)
         examples = _examples(shown, offline, scores, writer, offline.usable)
         facts = describe({"training": self.training})
         stack = fine_tune("ric-offline", examples, self.training, engine, facts)
@@ -117,17 +125,22 @@ class RiC:
         report: list[dict[str, Any]] = []
         for iteration in range(1, self.iterations + 1):
             rng = np.random.default_rng([engine.seed, 4, iteration])
-            goals = wanted_scores(np.array(low), np.array(high), len(prompts), rng)
-            texts = [writer.write(goal) for goal in goals]
+            asked = [prompt for prompt in prompts for _ in range(self.sampling.samples)]  # each with its own goal
+            if self.mapping == "reached":
+                texts = [writer(directions[i]) for i in rng.integers(len(directions), size=len(asked))]
+            else:
+                texts = [writer.write(g) for g in wanted_scores(np.array(low), np.array(high), len(asked), rng)]
             name = f"ric-{iteration}"
-            drawn = sampled_candidates(name, prompts, texts, self.sampling, scorer, engine, stack)
+            drawn = sampled_candidates(name, asked, texts, replace(self.sampling, samples=1), scorer, engine, stack)
             obtained = (drawn.rewards - mean) / scale
             keep = drawn.usable & self.worth_keeping(obtained)
-            kept += _examples(prompts, drawn, obtained, writer, keep)
+            kept += _examples(asked, drawn, obtained, writer, keep)
             # as many offline examples as new ones keep what the first stage taught
             old = [good[i] for i in rng.permutation(len(good))[: len(kept)]]
             facts = describe({"online": self.online_training})
             stack = fine_tune(name, [*kept, *old], self.online_training, engine, facts, start=stack)
+            seen = np.concatenate([seen, obtained[drawn.usable]])
+            writer = replace(writer, reached=reached_scores(seen, directions, self.edge))
             report.append({"kept": float(keep.mean()), "scores": obtained.mean(axis=0).round(4).tolist()})
         training = f"ric-{self.iterations}" if self.iterations else "ric-offline"
         return PolicySet(stack, weights[:1], ((training, 0),), Conditioned(writer), {"iterations": report})
@@ -135,6 +148,26 @@ class RiC:
     def worth_keeping(self, scores: FloatArray) -> np.ndarray:
         """Returns which responses reach the quantile of at least one objective; of `scores` [responses, objectives]."""
         return np.asarray((scores >= np.quantile(scores, self.quantile, axis=0)).any(axis=1))
+
+
+def asked_directions(weights: FloatArray, seed: int, n: int = 200) -> FloatArray:
+    """Returns the weights asked for, each objective alone, and `n` random weights [., objectives]."""
+    rng = np.random.default_rng([seed, 4])
+    objectives = weights.shape[1]
+    return np.concatenate([weights, np.eye(objectives), rng.dirichlet(np.full(objectives, 0.5), size=n)])
+
+
+def reached_scores(scores: FloatArray, directions: FloatArray, share: float) -> tuple[float, ...]:
+    """Returns the mean score of the `share` of responses worth most, for every direction, one vector after another.
+
+    Args:
+        scores: of responses [responses, objectives].
+        directions: weights [directions, objectives].
+        share: of the responses, in (0, 1); one at least.
+    """
+    top = max(1, round(share * len(scores)))
+    best = [scores[np.argpartition(-(scores @ d), top - 1)[:top]].mean(axis=0) for d in directions]
+    return tuple(np.unique(np.round(best, 2), axis=0).ravel().tolist())
 
 
 def wanted_scores(low: FloatArray, high: FloatArray, n: int, rng: np.random.Generator) -> FloatArray:

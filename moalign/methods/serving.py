@@ -174,6 +174,9 @@ class DirectionText:
         return unit(np.array([float(term.rsplit("*", 1)[1]) for term in terms]))
 
 
+ScoreMap = Literal["reached", "linf", "l2", "linear"]
+
+
 @final
 @dataclass(frozen=True)
 class ScoreText:
@@ -185,9 +188,13 @@ class ScoreText:
         suffix: what stands behind the scores.
         words: what stands for the scores instead, from the smallest to the largest in equal steps, without names: for
             models that have never read digits.
+        mapping: from weights to scores. "linf": the objective that counts most at its top, the others at the share
+            min(k w_i, 1) of their range; "l2": at w_i / |w|_2; "linear": at w_i. "reached": the one of `reached` that
+            is worth most, max_s w . s.
+        reached: scores that responses had, one vector after the other.
 
-    Source: arXiv 2402.10207. The wanted score of an objective is R_i = w_i / |w|_2 (high_i - low_i) + low_i, the form
-    of its evaluation code ("l2").
+    Source: arXiv 2402.10207 and its code, whose default is "linf" and whose evaluation uses "l2"; "reached" is not
+    from there.
     """
 
     names: tuple[str, ...]
@@ -195,14 +202,24 @@ class ScoreText:
     high: tuple[float, ...]
     suffix: str = "\n"
     words: tuple[str, ...] = ()
+    mapping: ScoreMap = "l2"
+    reached: tuple[float, ...] = ()
 
     def __call__(self, weights: FloatArray) -> PromptText:
         return self.write(self.wanted(weights))
 
     def wanted(self, weights: FloatArray) -> FloatArray:
         """Returns the scores to ask for, rounded to tenths."""
+        if self.mapping == "reached":
+            scores = np.array(self.reached).reshape(-1, len(weights))
+            return np.asarray(np.round(scores[(scores @ weights).argmax()], 1))
         low, high = np.array(self.low), np.array(self.high)
-        return np.asarray(np.round(unit(weights) * (high - low) + low, 1))
+        share = weights
+        if self.mapping == "l2":
+            share = unit(weights)
+        if self.mapping == "linf":
+            share = np.where(np.arange(len(weights)) == weights.argmax(), 1.0, np.minimum(len(weights) * weights, 1))
+        return np.asarray(np.round(share * (high - low) + low, 1))
 
     def write(self, scores: FloatArray) -> PromptText:
         """Returns the text that states these scores."""

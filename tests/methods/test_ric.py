@@ -10,7 +10,7 @@ import pytest
 
 import moalign as ma
 from moalign.methods import RiC
-from moalign.methods.ric import wanted_scores
+from moalign.methods.ric import reached_scores, wanted_scores
 from moalign.methods.serving import ScoreText
 from moalign.policy.engine import Engine
 from tests.methods.conditioning import along, expected_rewards, problem
@@ -46,9 +46,38 @@ def test_weights_become_scores(weights: tuple[float, float], wanted: tuple[float
     assert writer().wanted(np.array(weights)) == pytest.approx(wanted)
 
 
-def test_wanted_scores_rise_with_their_weight() -> None:
+@pytest.mark.parametrize(
+    ("mapping", "wanted"), [("linf", ((4, 4), (4, -0.8), (0.8, 4))), ("linear", ((0, 0), (2.4, -2.4), (-1.6, 1.6)))]
+)
+def test_other_mappings_of_the_paper(mapping: str, wanted: tuple[tuple[float, float], ...]) -> None:
+    """linf: min(2 w, 1) * 8 - 4, the largest at 4; linear: 8 w - 4; for weights (.5, .5), (.8, .2) and (.3, .7)."""
+    writing = writer(mapping=mapping)
+    for weights, scores in zip(((0.5, 0.5), (0.8, 0.2), (0.3, 0.7)), wanted, strict=True):
+        assert writing.wanted(np.array(weights)) == pytest.approx(scores)
+
+
+def test_scores_that_were_reached() -> None:
+    """Of four responses in a square, the best half along each axis and the diagonal is one side of the square.
+
+    The response worth most of all is far off and alone: a share of one response asks for just that one.
+    """
+    corners = np.array([[-1.0, -1.0], [-1.0, 1.0], [1.0, -1.0], [1.0, 1.0]])
+    axes = np.eye(2)
+    sides = np.array(reached_scores(corners, axes, 0.5)).reshape(-1, 2)
+    assert sides.tolist() == [[0.0, 1.0], [1.0, 0.0]]
+    writing = writer(mapping="reached", reached=tuple(sides.ravel()))
+    assert writing.wanted(np.array([0.9, 0.1])).tolist() == [1.0, 0.0]
+    assert writing.wanted(np.array([0.1, 0.9])).tolist() == [0.0, 1.0]
+    alone = np.concatenate([corners, [[5.0, 5.0]]])
+    assert reached_scores(alone, axes, 0.01) == (5.0, 5.0)
+
+
+@pytest.mark.parametrize("mapping", ["reached", "linf", "l2", "linear"])
+def test_wanted_scores_rise_with_their_weight(mapping: str) -> None:
     grid = ma.grid(2, steps=10)
-    asked = np.array([writer().wanted(w) for w in grid])
+    cloud = np.random.default_rng(0).standard_normal((500, 2))
+    writing = writer(mapping=mapping, reached=reached_scores(cloud, grid, 0.05))
+    asked = np.array([writing.wanted(w) for w in grid])
     assert (np.diff(asked[:, 0]) <= 0).all() and (np.diff(asked[:, 1]) >= 0).all()
 
 
@@ -84,6 +113,7 @@ def test_one_policy_gives_what_it_is_asked_for() -> None:
     study = replace(problem(), objectives=(ma.Objective("early", early), ma.Objective("even", even)))
     method = RiC(
         iterations=1,
+        mapping="linf",
         sampling=ma.Sampling(samples=64, max_new_tokens=1),
         training=ma.Training(steps=200, batch_size=32, learning_rate=1e-2, warmup=0.05),
     )
@@ -115,5 +145,5 @@ def test_responses_of_pairs_join_the_offline_data() -> None:
 
 def test_refusals() -> None:
     with pytest.raises(ma.DefinitionError) as caught:
-        RiC(iterations=-1, quantile=1.0)
-    assert len(caught.value.problems) == 2
+        RiC(iterations=-1, quantile=1.0, edge=0.0, mapping="best")  # type: ignore[arg-type]
+    assert len(caught.value.problems) == 4 and "must be one of reached, linf, l2, linear" in str(caught.value)
