@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from moalign.methods.serving import Selection
 from moalign.policy.adapters import AdapterStack
 from moalign.policy.engine import Engine
 from moalign.publish import publish_generations, publish_trial
+from moalign.results import ServedPolicy
 from moalign.scoring import Scorer
 from moalign.store import StudyStore, describe
 from moalign.study import Study
@@ -91,6 +92,19 @@ def judge_policies(session: Session, policies: PolicySet, numbers: Sequence[int]
             front = session.front()
             session.notify("on_policy", next(p for p in front.points if p.trial == number))
             session.notify("on_front", front)
+
+
+def measured(study: Study, records: StudyStore, served: ServedPolicy) -> ServedPolicy:
+    """Returns a served policy with what its samples on the held-out prompts show, by the study's evaluation.
+
+    Samples take the random numbers that all policies of the study were sampled with, so they compare.
+    """
+    engine = Engine(study.problem.policy, workspace=records, seed=study.seed)
+    selection = served.selection
+    adapter = selection.adapter.to(engine.language_model.device)
+    [drawn] = draw(study.evaluation, engine, adapter, selection.text)
+    judged = judge(study.evaluation, engine, Scorer(study.problem, engine), drawn, adapter, selection.text)
+    return replace(served, judged=judged)
 
 
 def _groups(

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 from moalign.arrays import FloatArray
-from moalign.errors import StoreError
+from moalign.errors import DefinitionError, StoreError
 from moalign.front import Front, front_of_records
 from moalign.store import StudyStore, is_complete, verify
 from moalign.store import load_generations as load_generations
 
 if TYPE_CHECKING:
     from moalign.data.prompt_text import PromptText
+    from moalign.evaluation import Judged
     from moalign.methods.serving import Selection
     from moalign.policy.adapters import AdapterStack
     from moalign.policy.model import Policy
@@ -94,23 +95,58 @@ class StoredPolicy:
 @final
 @dataclass(frozen=True, eq=False)
 class ServedPolicy:
-    """What serves weights that were not trained or evaluated: a mixture, or a conditioned policy. Its values are not
-    measured.
+    """What serves weights that the study did not evaluate: a mixture, or a conditioned policy.
 
     Attributes:
         records: the study's store.
         selection: which adapters, and how.
         base, keep: as in `StoredPolicy`.
+        judged: what its samples on the held-out prompts showed; None if it was not measured.
     """
 
     records: StudyStore
     selection: Selection
     base: Policy | None = None
     keep: Any = None
+    judged: Judged | None = None
 
     @property
     def how(self) -> str:
         return self.selection.how
+
+    @property
+    def weights(self) -> FloatArray:
+        """The preference weights it serves [objectives]."""
+        return self.selection.weights
+
+    @property
+    def values(self) -> FloatArray:
+        """Expected rewards [objectives]."""
+        return self._measured().values
+
+    @property
+    def standard_errors(self) -> FloatArray:
+        """Of the values [objectives]."""
+        return self._measured().standard_errors
+
+    @property
+    def kl(self) -> float:
+        """KL to the reference policy, nats per completion."""
+        return self._measured().kl
+
+    @property
+    def kl_standard_error(self) -> float:
+        return self._measured().kl_standard_error
+
+    @property
+    def columns(self) -> dict[str, float]:
+        """Side columns, such as mean_tokens."""
+        return self._measured().columns
+
+    def _measured(self) -> Judged:
+        if self.judged is None:
+            raise DefinitionError(f"{self!r}. Ask front.for_weights(..., evaluate=True) for its values.")
+        return self.judged
 
     def export(self, folder: str | Path) -> Path:
         """Writes an ordinary PEFT adapter with model card and manifest; returns the folder."""
@@ -128,7 +164,10 @@ class ServedPolicy:
 
     def __repr__(self) -> str:
         weights = ", ".join(f"{w:.3g}" for w in self.selection.weights)
-        return f"<Policy for weights ({weights}): {self.how}, not measured>"
+        if self.judged is None:
+            return f"<Policy for weights ({weights}): {self.how}, not measured>"
+        values = ", ".join(f"{v:.3g}±{e:.2g}" for v, e in zip(self.values, self.standard_errors, strict=True))
+        return f"<Policy for weights ({weights}): {self.how}, values ({values}), KL {self.kl:.3g} nats>"
 
 
 def _generate(
@@ -190,8 +229,18 @@ def base_policy(records: StudyStore) -> Policy:
     return Policy(facts["source"], dtype=facts["dtype"], max_length=facts["max_length"], truncate=facts["truncate"])
 
 
-def load_front(records: StudyStore, base: Policy | None = None, keep: Any = None) -> Front:
+def load_front(
+    records: StudyStore,
+    base: Policy | None = None,
+    keep: Any = None,
+    measure: Callable[[ServedPolicy], ServedPolicy] | None = None,
+) -> Front:
     """Returns the front of all finished trials of a study, in trial order.
+
+    Args:
+        records: the study's store.
+        base, keep: as in `StoredPolicy`.
+        measure: as in `Front`.
 
     Raises:
         StoreError: nothing has been evaluated yet.
@@ -208,4 +257,5 @@ def load_front(records: StudyStore, base: Policy | None = None, keep: Any = None
         reference_point=corner[-1],
         policy_of=lambda trial: StoredPolicy(records, trial, base, keep),
         serve=_serve(records, base, keep),
+        measure=measure,
     )

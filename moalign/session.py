@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,7 +21,7 @@ from moalign.arrays import FloatArray
 from moalign.callbacks import Notifier
 from moalign.errors import DefinitionError, ModelError
 from moalign.front import Front
-from moalign.judging import judge_policies, judge_reference
+from moalign.judging import judge_policies, judge_reference, measured
 from moalign.methods.base import Method, PolicySet
 from moalign.policy.engine import Engine
 from moalign.publish import publish_policies, publish_results
@@ -97,7 +98,8 @@ class Session:
 
     def front(self) -> Front:
         """Returns the front of all policies so far."""
-        return load_front(self.records, self.study.problem.policy, keep=self.keep)
+        measure = partial(measured, self.study, self.records)
+        return load_front(self.records, self.study.problem.policy, keep=self.keep, measure=measure)
 
     def finish(self) -> Front:
         """Returns the front, after writing it and the report into the study's folder."""

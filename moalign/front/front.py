@@ -53,6 +53,7 @@ class Front:
     reference: Point | None = None  # the untrained reference policy, measured on the same prompts
     prompt_values: FloatArray | None = None  # [points, prompts, objectives] means over samples; enables intervals
     serve: Callable[[FloatArray], Any] | None = None  # weights -> a policy for them, if the method can make one
+    measure: Callable[[Any], Any] | None = None  # such a policy -> itself with its values; needs the study's rewards
 
     def __post_init__(self) -> None:
         set_field = object.__setattr__
@@ -195,7 +196,7 @@ class Front:
         rows = self._require(self._feasible, "feasible point")
         return self.points[rows[np.linalg.norm(self.X[rows] - target, axis=1).argmin()]]
 
-    def for_weights(self, weights: Mapping[str, float | int] | ArrayLike) -> Any:
+    def for_weights(self, weights: Mapping[str, float | int] | ArrayLike, *, evaluate: bool = False) -> Any:
         """Returns what serves these preference weights: an evaluated point, or a policy that the method makes for them.
 
         Both have `generate` and `export`, and their repr says what they are. A method with one policy per weight vector
@@ -203,20 +204,30 @@ class Front:
 
         Args:
             weights: as in `nearest`.
+            evaluate: sample the policy on the held-out prompts, too, unless that was done; it then has `values`,
+                `standard_errors`, `kl` and `columns` as a point has. Nothing is stored.
 
         Warns:
             MixWarning: the policy is interpolated and was not evaluated.
+
+        Raises:
+            DefinitionError: `evaluate` on a front that was read from its store, where no rewards are kept.
         """
         point = self.nearest(weights)
         target = self._target(weights)
         if self.serve is None or np.abs(point.weights - target).sum() < _SAME_WEIGHTS:
             return point
+        if evaluate and self.measure is None:
+            raise DefinitionError(
+                "To evaluate a policy its rewards are needed, and the store keeps none. Run the study again, which "
+                "trains nothing that is finished, and ask the front that it returns."
+            )
         served = self.serve(target)
+        if evaluate and self.measure is not None:
+            return self.measure(served)
         if served.how == "interpolated":
             warnings.warn(
-                f"{served!r}. To know its rewards, add these weights to the study and run it.",
-                MixWarning,
-                stacklevel=2,
+                f"{served!r}. To know its rewards, ask for_weights(..., evaluate=True).", MixWarning, stacklevel=2
             )
         return served
 

@@ -46,6 +46,7 @@ def front_of_records(
     reference_point: ArrayLike,
     policy_of: Callable[[int], Any] | None = None,
     serve: Callable[[FloatArray], Any] | None = None,
+    measure: Callable[[Any], Any] | None = None,
 ) -> Front:
     """Returns the front of measured policies, in the order given.
 
@@ -56,7 +57,7 @@ def front_of_records(
         reference: record of the untrained reference policy.
         reference_point: corner of the hypervolume [objectives].
         policy_of: trial -> handle that exports and generates; None keeps numbers only.
-        serve: as in `Front`.
+        serve, measure: as in `Front`.
     """
     tables = [record.prompt_values for record in finished]
     known = bool(tables) and all(table is not None for table in tables)
@@ -68,6 +69,7 @@ def front_of_records(
         reference=None if reference is None else _point(reference, None),
         prompt_values=np.array(tables, dtype=np.float64) if known else None,
         serve=serve,
+        measure=measure,
     )
 
 

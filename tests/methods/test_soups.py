@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,8 @@ import moalign as ma
 from moalign.errors import MixWarning
 from moalign.methods import Soups
 from moalign.policy.engine import Engine
+from moalign.results import load_front
+from moalign.store import Store
 from tests.tiny import save_model, tiny_study
 
 
@@ -60,6 +64,28 @@ def test_a_study_of_soups_measures_its_mixtures_and_warns_of_others(model: Path,
     assert "0.5 × expert 0 + 0.5 × expert 1" in trial
     again = ma.run(study, store=tmp_path / "runs")
     assert np.array_equal(front.F, again.F)
+
+
+def test_a_mixture_is_measured_on_request(model: Path, tmp_path: Path) -> None:
+    """As the study itself would have measured it, if its weights had been there; a front from the store cannot."""
+    base = tiny_study(model, method=Soups(experts=tiny_study(model).method))
+    between = np.array([0.3, 0.7])
+    front = ma.run(base, store=tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", MixWarning)
+        served = front.for_weights(between, evaluate=True)
+    whole = dataclasses.replace(base, name="whole", weights=np.vstack([base.weights, between]))
+    there = ma.run(whole, store=tmp_path)[3]
+    assert served.weights.tolist() == between.tolist() and served.columns == pytest.approx(there.columns)
+    assert np.allclose(served.values, there.values) and np.allclose(served.standard_errors, there.standard_errors)
+    assert (served.kl, served.kl_standard_error) == pytest.approx((there.kl, there.kl_standard_error), abs=1e-5)
+    assert "interpolated, values (" in repr(served) and "KL" in repr(served)
+    assert front.for_weights([0.5, 0.5], evaluate=True) is front[1]  # measured before
+    stored = load_front(Store(tmp_path).study(base.name))
+    with pytest.raises(ma.DefinitionError, match="Run the study again"):
+        stored.for_weights(between, evaluate=True)
+    with pytest.warns(MixWarning), pytest.raises(ma.DefinitionError, match="evaluate=True"):
+        stored.for_weights(between).values  # noqa: B018
 
 
 def test_refusals() -> None:
