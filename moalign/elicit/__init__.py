@@ -1,7 +1,7 @@
 """Elicitation: a person's preference weights from a few comparisons, and the policy to serve them."""
 
 from moalign.elicit.elicitation import Answer, Choice, Elicitation, Question, Response
-from moalign.elicit.posterior import AnswerModel, Posterior, information_gain, posterior
+from moalign.elicit.posterior import AnswerModel, Posterior, choice_gain, information_gain, posterior
 
 __all__ = [
     "Answer",
@@ -11,6 +11,7 @@ __all__ = [
     "Posterior",
     "Question",
     "Response",
+    "choice_gain",
     "information_gain",
     "posterior",
 ]

@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeAlias, final
 import numpy as np
 
 from moalign.arrays import FloatArray, as_matrix
-from moalign.elicit.posterior import AnswerModel, Posterior, information_gain, posterior
+from moalign.elicit.posterior import AnswerModel, Posterior, choice_gain, information_gain, posterior
 from moalign.errors import DefinitionError, StoreError
 from moalign.results import load_front
 from moalign.store import Store, StudyStore, load_generations
@@ -26,7 +26,9 @@ Answer: TypeAlias = Literal["first", "second", "equal"]
 ANSWERS: dict[Answer, float] = {"first": 1.0, "second": 0.0, "equal": 0.5}
 QUESTIONS = 2000  # pairs of responses among which the next question is chosen
 SAMPLES = 2  # responses per prompt and policy that may be asked about
-DRAWS = 512  # particles behind an expected information
+DRAWS = 512  # particles behind an expected gain
+LEARNING = 7  # answers after which questions are chosen for the choice of the policy
+TIE = 1e-4  # what a nat about the weights counts then: little, but it decides where no answer would change the choice
 
 
 @final
@@ -57,8 +59,8 @@ class Choice:
     Attributes:
         trial: its number.
         probability: that no other policy is better for this person.
-        expected_loss: utility that is lost on average by serving this one and not the best, as a share of the range of
-            utilities over all policies.
+        expected_loss: utility that is lost on average by serving this one and not the best, as a share of the
+            person's own range of utilities over all policies.
         weights, sd: mean and standard deviation of the person's preference weights [objectives], in units of each
             objective's range over the policies.
         study_weights: the mean weights in the study's reward units, normalised [objectives].
@@ -171,16 +173,23 @@ class Elicitation:
             self._posterior = posterior(self.model, self.differences[rows], given, self.seed)
         return self._posterior
 
+    def _utilities(self) -> FloatArray:
+        """Returns every policy's utility for every particle, in units of that person's range [particles, policies].
+
+        A person's choice does not depend on the unit of their utility, and nothing else makes persons comparable.
+        """
+        utilities: FloatArray = self.posterior.weights @ self.values.T
+        span = np.ptp(utilities, axis=1, keepdims=True)
+        return utilities / np.where(span > 0, span, 1.0)
+
     @property
     def choice(self) -> Choice:
         """The policy with the largest expected utility, and its uncertainty."""
-        weights = self.posterior.weights
-        utilities = weights @ self.values.T  # [particles, policies]
+        utilities = self._utilities()
         best = int(utilities.mean(axis=0).argmax())
         top = utilities.max(axis=1)
         probability = float((utilities[:, best] >= top - 1e-12).mean())
-        span = float(np.ptp(utilities, axis=1).mean()) or 1.0
-        loss = float((top - utilities[:, best]).mean()) / span
+        loss = float((top - utilities[:, best]).mean())
         mean = self.posterior.mean
         study = mean / self.scale
         return Choice(
@@ -196,7 +205,10 @@ class Elicitation:
         )
 
     def next_question(self, *, past_stable: bool = False) -> Question | None:
-        """Returns the question whose answer tells the most about the weights; None when the choice is stable.
+        """Returns the question whose answer tells the most; None when the choice is stable.
+
+        The first seven tell the most about the weights, later ones gain the most for the choice of the policy. Before
+        much is known, hardly any single answer changes the choice, and its gain says little.
 
         Args:
             past_stable: ask on even so, until no question is left.
@@ -207,7 +219,10 @@ class Elicitation:
         open_ones = [i for i in range(len(self.questions)) if i not in asked]
         if not open_ones:
             return None
-        gain = information_gain(self.model, self.posterior.weights[:DRAWS], self.differences[open_ones])
+        weights, differences = self.posterior.weights[:DRAWS], self.differences[open_ones]
+        gain = information_gain(self.model, weights, differences)
+        if len(self.answers) >= LEARNING:
+            gain = TIE * gain + choice_gain(self.model, weights, differences, self._utilities()[:DRAWS])
         return self.questions[open_ones[int(gain.argmax())]]
 
     def answer(self, question: Question, answer: Answer) -> None:

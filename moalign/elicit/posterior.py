@@ -105,6 +105,23 @@ def information_gain(model: AnswerModel, weights: FloatArray, differences: Float
     return np.maximum(_entropy(p.mean(axis=1)) - _entropy(p).mean(axis=1), 0.0)
 
 
+def choice_gain(model: AnswerModel, weights: FloatArray, differences: FloatArray, utilities: FloatArray) -> FloatArray:
+    """Returns how much better a policy chosen after the answer to each question is than one chosen now [questions].
+
+    The expected value of information for one answer: sum_o P(o) max_x E[u_x | o] - max_x E[u_x] >= 0. It is 0 where no
+    answer would change the choice.
+
+    Args:
+        model: of the answers.
+        weights: particles [particles, objectives].
+        differences: r_first - r_second [questions, objectives].
+        utilities: of every policy for every particle, in a unit that particles share [particles, policies].
+    """
+    mean = utilities.mean(axis=0)
+    first = model.probability(weights, differences) @ utilities / len(utilities)  # P(first) E[u | first]
+    return np.maximum(first.max(axis=1) + (mean - first).max(axis=1) - mean.max(), 0.0)
+
+
 def _log_likelihood(
     model: AnswerModel, weights: FloatArray, differences: FloatArray, answers: FloatArray
 ) -> FloatArray:
