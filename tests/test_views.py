@@ -14,7 +14,7 @@ from moalign.figures.cost import frontier
 from moalign.figures.people import GroupUtility, User, people_places
 from moalign.figures.quality import DataSet, RewardQuality
 from moalign.figures.sidecar import Fact
-from moalign.figures.text import measured
+from moalign.figures.text import between, measured, rounded
 from moalign.figures.tuner import Field, Tried
 from moalign.front import Front, Point, wilson
 from tests.test_figures import make_front
@@ -132,7 +132,13 @@ def test_dark_figures_exchange_the_colours_of_the_theme_only() -> None:
     dark = figures.recoloured(figure, figures.DARK)
     assert dark["layout"]["paper_bgcolor"] == figures.DARK.page and dark["layout"]["font"]["color"] == figures.DARK.text
     colors = [[trace.get("marker", {}).get("color") for trace in drawn["data"]] for drawn in (figure, dark)]
-    assert colors[0] == colors[1]
+    light, other = figures.theme_colors()["light"], figures.theme_colors()["dark"]
+    assert light["blue"] in colors[0]  # too dim for a dark page
+    assert [other["blue"] if color == light["blue"] else color for color in colors[0]] == colors[1]
+    scales = [[theme[part] for part in theme if part.startswith("scale")] for theme in (light, other)]
+    drawn = figures.weight_figure(figures.front_view(make_front(3))).to_plotly_json()
+    for figure, scale in ((drawn, scales[0]), (figures.recoloured(drawn, figures.DARK), scales[1])):
+        assert [color for _, color in figure["data"][0]["marker"]["colorscale"]] == scale
 
 
 def test_sidecars_are_written_whole_and_read_strictly(tmp_path: Path) -> None:
@@ -220,3 +226,12 @@ def test_a_search_is_drawn_with_its_best_and_refuses_trials_without_a_value_for_
 
 def test_an_error_of_rounding_is_not_shown() -> None:
     assert measured(-2.4633, 1e-17) == "−2.463" and measured(2.0, 0.1) == "2.00 ± 0.10"
+
+
+def test_numbers_have_as_many_digits_as_their_error_allows() -> None:
+    assert rounded(0.43571, 0.021) == "0.436" and rounded(0.4, 0.021, "+") == "+0.400"
+    assert rounded(-3.0, 12.0) == "\u22123"
+    assert rounded(1.04257207, 1e-12) == "1.04" and rounded(1.04257207, float("nan")) == "1.04"
+    assert between(-0.2154, -0.0912, 0.0372) == "\u22120.09 [\u22120.22, 0.04]"
+    assert between(2.0, 2.0, 2.0) == "2" and between(float("nan"), 0.123456, 1.0) == "0.123"
+    assert str(Fact(value=0.5)) == "0.5" and str(Fact(value=0.5, low=0.4, high=0.62)) == "0.50 [0.40, 0.62]"

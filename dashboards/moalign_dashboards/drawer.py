@@ -11,8 +11,8 @@ from dash import dcc, html
 from moalign.errors import StoreError
 from moalign.figures import recoloured, training_figure, visible
 from moalign.figures.style import DARK
-from moalign.figures.text import measured, number
-from moalign.front import Interval
+from moalign.figures.text import between, measured, number, rounded
+from moalign.front.intervals import Z95
 from moalign.store import TrialRecord, load_generations, load_metrics
 from moalign_dashboards.context import Context
 from moalign_dashboards.parts import copyable, link, long_text, table
@@ -93,8 +93,9 @@ def _measured(context: Context, record: TrialRecord) -> Any:
     for j, name in enumerate(context.study.objectives):
         weight = number(record.weights[j], 3) if j < len(record.weights) else "–"
         value, error = record.values[j], record.standard_errors[j]
-        gain = "–" if reference is None else _signed(value - float(reference.values[j]))
-        rows.append((name, weight, str(Interval(value, value - 1.96 * error, value + 1.96 * error)), gain))
+        half = Z95 * error
+        gain = "–" if reference is None else rounded(value - float(reference.values[j]), half, "+")
+        rows.append((name, weight, between(value - half, value, value + half), gain))
     body = [table(("objective", "weight", "reward [95%]", "gain"), rows, texts=(0,))]
     more = [
         (
@@ -149,8 +150,3 @@ def _export(context: Context, trial: int) -> str:
     if str(context.library.root) != "runs":
         words += ["--store", str(context.library.root)]
     return shlex.join(words)
-
-
-def _signed(value: float) -> str:
-    text = number(value, 3)
-    return text if value < 0 else f"+{text}"

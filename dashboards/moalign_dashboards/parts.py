@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from dash import dcc, html
 
 from moalign.figures import CONFIG, visible
 
+_LONG_CELL = 20  # characters of a cell beyond which the mouse shows the whole text
 _SHORT = 280  # characters of a text before "show all"
 GRAPH_CONFIG: dict[str, Any] = {
     **CONFIG,
@@ -62,7 +64,9 @@ def facts(items: Iterable[html.Div]) -> html.Dl:
 
 def link(children: Any, href: str, class_name: str = "", **more: Any) -> dcc.Link:
     """Returns a link inside the dashboard."""
-    return dcc.Link(children, href=href, className=class_name, **more)
+    return dcc.Link(
+        visible(children) if isinstance(children, str) else children, href=href, className=class_name, **more
+    )
 
 
 def segments(name: str, choices: Mapping[str, str], current: str, hrefs: Mapping[str, str]) -> html.Div:
@@ -92,15 +96,15 @@ def select(name: str, option: str, choices: Mapping[str, str], current: str) -> 
 def table(header: Sequence[str], rows: Sequence[Sequence[Any]], texts: Sequence[int] = (), class_name: str = "") -> Any:
     """Returns a table; columns at the positions `texts` are aligned left."""
 
-    def cell(column: int, value: Any, kind: type) -> Any:
-        content = visible(value) if isinstance(value, str) else value
-        return kind(content, className="text" if column in texts else "")
-
-    head = html.Thead(
-        html.Tr(
-            [html.Th(visible(n), scope="col", className="text" if i in texts else "") for i, n in enumerate(header)]
+    def cell(column: int, value: Any, kind: Callable[..., Any]) -> Any:
+        class_name = "text" if column in texts else ""
+        if not isinstance(value, str):
+            return kind(value, className=class_name)
+        return kind(
+            visible(value), className=class_name, **({"title": visible(value)} if len(value) > _LONG_CELL else {})
         )
-    )
+
+    head = html.Thead(html.Tr([cell(i, name, partial(html.Th, scope="col")) for i, name in enumerate(header)]))
     body = html.Tbody([html.Tr([cell(i, value, html.Td) for i, value in enumerate(row)]) for row in rows])
     return html.Div(html.Table([head, body], className=class_name), className="scroll")
 

@@ -72,6 +72,9 @@ def band_figure(band: HistoryBand, oracle: float | None = None, height: int = 30
     if not len(band.count):
         return message_figure("", "No policy has been evaluated yet.")
     figure, x = go.Figure(), band.count.tolist()
+    single = {}
+    if len(x) == 1 and np.isfinite(band.low).all():  # a band of one point would have no width
+        single = {"array": band.high - band.value, "arrayminus": band.value - band.low, "color": BLUE, "thickness": 1}
     if np.isfinite(band.low).any():
         edge = {"mode": "lines", "line": {"width": 0, "shape": "hv"}, "hoverinfo": "skip", "x": x}
         figure.add_trace(go.Scatter(y=band.low, showlegend=False, **edge))
@@ -85,6 +88,7 @@ def band_figure(band: HistoryBand, oracle: float | None = None, height: int = 30
             mode="lines+markers",
             line={"shape": "hv", "color": BLUE, "width": 2},
             marker={"size": 5, "color": BLUE},
+            error_y={"type": "data", "symmetric": False, **single} if single else None,
             customdata=[[int(trial)] for trial in band.trials],
             hovertext=texts,
             hoverinfo="text",
@@ -96,7 +100,8 @@ def band_figure(band: HistoryBand, oracle: float | None = None, height: int = 30
         level = go.Scatter(x=[x[0], x[-1]], y=[oracle, oracle], mode="lines", line=line, hoverinfo="skip")
         figure.add_trace(level.update(name=f"exact optimum {number(oracle)}"))
     themed(figure, "", height)
-    figure.update_xaxes(title_text="policies evaluated", rangemode="tozero")
+    few = 1 if x[-1] <= 10 else None
+    figure.update_xaxes(title_text="policies evaluated", rangemode="tozero", tickformat="d", dtick=few)
     figure.update_yaxes(title_text="hypervolume (higher is better)", rangemode="tozero")
     return _legend(figure)
 
@@ -115,6 +120,7 @@ def timeline_figure(trials: Sequence[TrialRecord], height: int = 300, now: float
     figure = go.Figure()
     unit, name = (60.0, "minutes") if now - begin > 300 else (1.0, "seconds")
     together = -(-len(timed) // _MOST_BARS)
+    thick = 0.75 if len(timed) > 3 else 0.3  # of the place of a trial
     for state, color in _STATE_COLORS.items():
         some = _neighbours([t for t in timed if t.state == state], together)
         if not some:
@@ -126,7 +132,7 @@ def timeline_figure(trials: Sequence[TrialRecord], height: int = 300, now: float
             y=[(each[0].number + each[-1].number) / 2 for each in some],
             x=length,
             base=start,
-            width=[0.75 * (each[-1].number - each[0].number + 1) for each in some],
+            width=[thick * (each[-1].number - each[0].number + 1) for each in some],
             orientation="h",
             name=state,
             marker={"color": color, "line": {"width": 0}},

@@ -27,6 +27,8 @@ from moalign.figures.text import label, label_in_space
 from moalign.figures.view import KL, FrontView
 
 KL_TITLE = "KL to the reference policy (nats per response, lower is nearer)"
+CORNER_NAME = "reference point"
+_CORNER_TEXT = "reference point: corner of the hypervolume"
 _FADED = 0.16
 _ORACLE_MARKER = {"symbol": "circle-open", "color": GREEN, "size": 7, "line": {"width": 1.4, "color": GREEN}}
 
@@ -111,8 +113,14 @@ def space_figure(
         figure.add_trace(trace)
     if first.reference_values is not None and known:
         figure.add_trace(_reference_space(first, axes))
+    if shown.reference_point and set(axes) <= set(first.objectives):
+        corner = dict(zip(first.objectives, first.reference_point, strict=True))
+        marker = {"symbol": "cross", "size": 5, "color": GREY}
+        place = dict(zip("xyz", ([corner[name]] for name in axes), strict=True))
+        trace = go.Scatter3d(mode="markers", marker=marker, name=CORNER_NAME, **place)
+        figure.add_trace(trace.update(hoverinfo="text", hovertext=_CORNER_TEXT))
     themed(figure, "", height)
-    axis = {"gridcolor": LIGHT.grid, "linecolor": LIGHT.line, "showbackground": False, "showspikes": False}
+    axis = {"gridcolor": LIGHT.grid, "linecolor": LIGHT.line, "showbackground": False, "showspikes": False, "nticks": 6}
     titles = [{**axis, "title": {"text": _space_title(name), "font": {"size": 12}}} for name in axes]
     figure.update_layout(
         scene={"xaxis": titles[0], "yaxis": titles[1], "zaxis": titles[2], "aspectmode": "cube"},
@@ -247,8 +255,8 @@ def _reference_space(view: FrontView, axes: Sequence[str]) -> go.Scatter3d:
 
 def _corner(x: float, y: float) -> go.Scatter:
     marker = {"symbol": "cross-thin", "size": 13, "line": {"width": 2, "color": GREY}}
-    trace = go.Scatter(x=[x], y=[y], mode="markers", marker=marker, name="reference point")
-    return trace.update(hoverinfo="text", hovertext="reference point: corner of the hypervolume")
+    trace = go.Scatter(x=[x], y=[y], mode="markers", marker=marker, name=CORNER_NAME)
+    return trace.update(hoverinfo="text", hovertext=_CORNER_TEXT)
 
 
 def _shade_limits(figure: go.Figure, view: FrontView, x: str, y: str) -> None:

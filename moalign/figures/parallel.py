@@ -13,6 +13,8 @@ from moalign.figures.style import LIGHT, ORANGE, SCALE, legend_above, message_fi
 from moalign.figures.text import label, number
 from moalign.figures.view import KL, FrontView
 
+_ALL_NAMES = 120  # characters of all names of brushed axes together, on a page 1,200 pixels wide
+
 
 def parallel_figure(view: FrontView, title: str) -> go.Figure:
     """Returns parallel axes drawn as ordinary lines, because plotly's own parallel plot reports no clicked policy."""
@@ -78,7 +80,8 @@ def brush_figure(
     known = shades[np.isfinite(shades)]
     low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 1.0)
     bar = {"thickness": 12, "outlinewidth": 0, "title": {"text": _axis_name(color), "side": "right"}, "x": 1.02}
-    axes = [_brush_axis(view, name, name in inverted) for name in names]
+    longest = max(_ALL_NAMES // max(len(names), 1), 8)
+    axes = [_brush_axis(view, name, name in inverted, longest) for name in names]
     trace = go.Parcoords(
         dimensions=axes,
         customdata=[[int(trial)] for trial in view.trials],
@@ -99,7 +102,7 @@ def brush_figure(
     return figure.update_layout(title=None, margin={"l": 60, "r": 90, "t": 60, "b": 24})
 
 
-def _brush_axis(view: FrontView, name: str, inverted: bool) -> dict[str, object]:
+def _brush_axis(view: FrontView, name: str, inverted: bool, longest: int) -> dict[str, object]:
     values = view.value(name)
     known = values[np.isfinite(values)]
     low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 1.0)
@@ -107,8 +110,8 @@ def _brush_axis(view: FrontView, name: str, inverted: bool) -> dict[str, object]
         low, high = low - 0.5, high + 0.5
     ends = [high, low] if inverted else [low, high]
     # plain numbers: what a brush selects is read from them in the browser
-    return {"label": _axis_name(name), "values": np.nan_to_num(values, nan=low).tolist(), "range": ends}
+    return {"label": _axis_name(name, longest), "values": np.nan_to_num(values, nan=low).tolist(), "range": ends}
 
 
-def _axis_name(name: str) -> str:
-    return "KL (nats)" if name == KL else label(name.replace("weight ", "w ").replace("_", " "))
+def _axis_name(name: str, longest: int = 24) -> str:
+    return "KL (nats)" if name == KL else label(name.replace("weight ", "w ").replace("_", " "), longest)

@@ -15,7 +15,7 @@ import pydantic
 from moalign.arrays import FloatArray
 from moalign.figures.sidecar import Fact, Sidecar
 from moalign.figures.style import BLUE, GREY, LIGHT, ORANGE, SCALE, VERMILLION, message_figure, on_card, themed
-from moalign.figures.text import label, number
+from moalign.figures.text import label
 
 _STRICT = pydantic.ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
 _MOST_BARS = 60
@@ -109,8 +109,9 @@ def people_figure(people: People, chosen: str | None = None, height: int = 460) 
     if not people.users:
         return message_figure("", "There are no users yet.")
     corners, places = people_places(people)
-    # users of one mixture would hide each other; the shift is small and always the same
-    shift = np.random.default_rng(0).uniform(-0.02, 0.02, places.shape) * max(float(np.ptp(corners)), 1e-9)
+    span = max(float(np.ptp(corners)), 1e-9)
+    shifts = _apart(places, 0.022 * span)
+    places = places + shifts
     known = [user.accuracy.value if user.accuracy else None for user in people.users]
     figure = go.Figure()
     outline = [*corners.tolist(), corners[0].tolist()]
@@ -118,31 +119,65 @@ def people_figure(people: People, chosen: str | None = None, height: int = 460) 
     figure.add_trace(go.Scatter(x=x, y=y, mode="lines", line={"color": LIGHT.grid}, hoverinfo="skip", showlegend=False))
     marker: dict[str, object] = {"size": 9, "color": BLUE, "line": {"width": 1, "color": LIGHT.page}}
     if all(value is not None for value in known):
-        bar = {"title": {"text": "accuracy", "side": "right"}, "thickness": 12, "outlinewidth": 0, "tickformat": ".0%"}
+        bar = {
+            "orientation": "h",
+            "y": -0.02,
+            "yanchor": "top",
+            "thickness": 12,
+            "outlinewidth": 0,
+            "tickformat": ".0%",
+        }
+        bar |= {"title": {"text": "accuracy on held-out comparisons", "side": "top", "font": {"size": 12}}}
         lowest = min(0.5, *(value for value in known if value is not None))
         marker |= {"cmin": lowest, "cmax": 1.0}
         marker |= {"color": known, "colorscale": list(SCALE), "colorbar": bar, "showscale": True}
     texts = [_user_text(people, user) for user in people.users]
-    dots = go.Scatter(x=places[:, 0] + shift[:, 0], y=places[:, 1] + shift[:, 1], mode="markers", marker=marker)
+    dots = go.Scatter(x=places[:, 0], y=places[:, 1], mode="markers", marker=marker)
     links = [[user.name] for user in people.users]
     figure.add_trace(dots.update(name="user", customdata=links, hovertext=texts, hoverinfo="text"))
     stars = {"symbol": "diamond", "size": 15, "color": ORANGE, "line": {"width": 1.2, "color": LIGHT.text}}
     names = [label(name) for name in people.prototypes]
-    prototypes = go.Scatter(x=corners[:, 0], y=corners[:, 1], mode="markers+text", text=names, marker=stars)
-    figure.add_trace(prototypes.update(textposition="top center", name="prototype", hoverinfo="text", hovertext=names))
+    far = 0.07 * span + float(np.linalg.norm(shifts, axis=1).max())  # the corners themselves belong to users
+    outside = corners + _outwards(corners) * far
+    middle = corners.mean(axis=0)
+    inwards = [
+        "center" if abs(x - middle[0]) < 0.1 * span else "right" if x < middle[0] else "left" for x in corners[:, 0]
+    ]
+    sides = [f"{'top' if y >= middle[1] else 'bottom'} {side}" for y, side in zip(corners[:, 1], inwards, strict=True)]
+    prototypes = go.Scatter(x=outside[:, 0], y=outside[:, 1], mode="markers+text", text=names, marker=stars)
+    figure.add_trace(prototypes.update(textposition=sides, name="prototype", hoverinfo="text", hovertext=names))
     rows = [row for row, user in enumerate(people.users) if user.name == chosen]
     if rows:
         ring = {"symbol": "circle-open", "size": 19, "color": VERMILLION, "line": {"width": 2.5, "color": VERMILLION}}
-        at = places[rows] + shift[rows]
+        at = places[rows]
         figure.add_trace(
             go.Scatter(x=at[:, 0], y=at[:, 1], mode="markers", marker=ring, name="chosen", hoverinfo="skip")
         )
     themed(figure, "", height)
-    (low, _), (high, _) = corners.min(axis=0), corners.max(axis=0)
-    room = 0.3 * max(high - low, 1.0)  # for the names at the corners
-    figure.update_xaxes(visible=False, range=[low - room, high + room])
-    figure.update_yaxes(visible=False, scaleanchor="x")
-    return on_card(figure)
+    (low, bottom), (high, top) = outside.min(axis=0), outside.max(axis=0)
+    room = 0.12 * span  # for the names at the corners
+    figure.update_xaxes(visible=False, range=[low - 2 * room, high + 2 * room], constrain="domain")
+    figure.update_yaxes(visible=False, range=[bottom - room, top + room], scaleanchor="x", constrain="domain")
+    return on_card(figure).update_layout(margin={"l": 8, "r": 8, "b": 64 if "colorbar" in marker else 8})
+
+
+def _outwards(corners: FloatArray) -> FloatArray:
+    """Returns the direction away from the middle for each corner [corners, 2]; upwards for a single one."""
+    away = corners - corners.mean(axis=0)
+    length = np.linalg.norm(away, axis=1, keepdims=True)
+    return np.where(length > 0, away / np.maximum(length, 1e-9), [0.0, 1.0])
+
+
+def _apart(places: FloatArray, step: float) -> FloatArray:
+    """Returns shifts [users, 2] that lay users of one place side by side, as seeds of a sunflower."""
+    shifts = np.zeros_like(places)
+    rank: dict[tuple[float, ...], int] = {}
+    for row, place in enumerate(places):
+        key = tuple((place / (4 * step)).round())
+        position = rank[key] = rank.get(key, -1) + 1
+        radius, angle = step * np.sqrt(position), position * np.pi * (3 - np.sqrt(5))
+        shifts[row] = radius * np.cos(angle), radius * np.sin(angle)
+    return shifts
 
 
 def accuracy_figure(people: People, height: int = 320) -> go.Figure:
@@ -212,9 +247,8 @@ def utility_figure(people: People, selected: frozenset[int] | None = None, heigh
         bars |= {"array": [0.0 if f.high is None else f.high - f.value for f in facts]}
         bars |= {"arrayminus": [0.0 if f.low is None else f.value - f.low for f in facts]}
         trace = go.Scatter(x=[place + shift for place in at], y=[f.value for f in facts], mode="markers", error_y=bars)
-        texts = [
-            f"{_policy(policies[place])}, {label(group)}: {_bounds(shown[policies[place]][group])}" for place in at
-        ]
+        named = zip((_policy(policies[place]) for place in at), facts, strict=True)
+        texts = [f"{policy}, {label(group)}: {fact}" for policy, fact in named]
         links = [None if policies[place] is None else [policies[place]] for place in at]
         marker = {"size": 9, "symbol": _SYMBOLS[position % len(_SYMBOLS)], "color": color}
         figure.add_trace(
@@ -241,11 +275,6 @@ def utility_figure(people: People, selected: frozenset[int] | None = None, heigh
 
 def _policy(trial: int | None) -> str:
     return "reference policy" if trial is None else f"trial {trial}"
-
-
-def _bounds(fact: Fact) -> str:
-    known = fact.low is not None and fact.high is not None
-    return number(fact.value, 3) + (f" [{number(fact.low, 3)}, {number(fact.high, 3)}]" if known else "")
 
 
 _COLORS = (BLUE, ORANGE, "#009E73", "#CC79A7", "#56B4E9", VERMILLION)

@@ -158,8 +158,9 @@ def labels_figure(facts: DataFacts, height: int = 420) -> go.Figure:
         names, counts = [label(name) for name in entry.labels], list(entry.labels.values())
         shares = [count / max(sum(counts), 1) for count in counts]
         texts = [f"{n}: {c} ({s:.1%})" for n, c, s in zip(names, counts, shares, strict=True)]
-        pattern = {"shape": ("", "/", "x", ".")[position % 4], "fgcolor": LIGHT.page, "size": 6}
-        marker = {"color": STUDY_COLORS[position % len(STUDY_COLORS)], "pattern": pattern}
+        color = STUDY_COLORS[position % len(STUDY_COLORS)]
+        pattern = {"shape": ("", "/", "x", ".")[position % 4], "bgcolor": color, "fgcolor": LIGHT.page, "size": 8}
+        marker = {"color": color, "pattern": pattern}
         figure.add_trace(
             go.Bar(x=names, y=shares, name=label(entry.name), marker=marker, hovertext=texts, hoverinfo="text")
         )
@@ -169,7 +170,7 @@ def labels_figure(facts: DataFacts, height: int = 420) -> go.Figure:
 
 
 def quality_rows(calibration: Calibration) -> list[Sequence[str]]:
-    """Returns one row per reward model: name, accuracy, log-loss, calibration error, comparisons."""
+    """Returns one row per reward model: name, accuracy in %, log-loss, calibration error in %, comparisons."""
     return [
         (
             reward.name,
@@ -184,4 +185,4 @@ def quality_rows(calibration: Calibration) -> list[Sequence[str]]:
 
 def _percent(fact: Fact) -> str:
     bounds = f" [{fact.low:.1%}, {fact.high:.1%}]" if fact.low is not None and fact.high is not None else ""
-    return f"{fact.value:.1%}{bounds}"
+    return f"{fact.value:.1%}{bounds}".replace("%", "")

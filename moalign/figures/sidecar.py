@@ -12,6 +12,7 @@ from typing import ClassVar, Self
 import pydantic
 
 from moalign.errors import StoreError
+from moalign.figures.text import between, number
 from moalign.store import write_text_atomic
 
 
@@ -53,3 +54,8 @@ class Fact(pydantic.BaseModel):
     value: float
     low: float | None = None
     high: float | None = None
+
+    def __str__(self) -> str:
+        if self.low is None or self.high is None:
+            return number(self.value, 3)
+        return between(self.low, self.value, self.high)

@@ -13,8 +13,10 @@ CONFIG: dict[str, Any] = {"showSendToCloud": False, "displaylogo": False, "respo
 
 # Okabe-Ito palette, told apart with any common colour vision; shapes differ too, for print without colour.
 BLUE, VERMILLION, GREEN, ORANGE, GREY = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#8A8F98"
-# Viridis without its darkest quarter, which would vanish on a dark page.
-SCALE = ("#3b528b", "#2c728e", "#21918c", "#28ae80", "#5ec962", "#addc30", "#fde725")
+# Viridis without what would vanish: its lightest tenth on a light page, its darkest third on a dark one.
+SCALE = ("#3b528b", "#2e6e8e", "#23888e", "#1fa287", "#3bbb75", "#75d054", "#bddf26")
+_DARK_SCALE = ("#2f6c8e", "#24868e", "#1fa188", "#38b977", "#70cf57", "#b8de29", "#fde725")
+_DARK_BLUE = "#3d9fdc"
 # Studies drawn over each other.
 STUDY_COLORS = (BLUE, VERMILLION, GREEN, "#CC79A7", ORANGE, "#56B4E9")
 STUDY_SYMBOLS = ("circle", "square", "diamond", "circle", "square", "diamond")
@@ -86,7 +88,9 @@ def axis_title(name: str) -> str:
 
 def recoloured(figure: dict[str, Any], theme: Theme) -> dict[str, Any]:
     """Returns a drawn figure, as JSON values, with the colours of the light theme exchanged for those of another."""
-    exchange = {color: asdict(theme)[part] for part, color in asdict(LIGHT).items()}
+    colors = theme_colors()
+    light, other = colors["light"], colors["dark" if theme == DARK else "light"]
+    exchange = {color: other[part] for part, color in light.items()}
 
     def walk(value: Any) -> Any:
         if isinstance(value, dict):
@@ -100,8 +104,11 @@ def recoloured(figure: dict[str, Any], theme: Theme) -> dict[str, Any]:
 
 
 def theme_colors() -> dict[str, dict[str, str]]:
-    """Returns both themes as plain dictionaries, for pages that recolour figures in the browser."""
-    return {"light": asdict(LIGHT), "dark": asdict(DARK)}
+    """Returns the colours of both themes by part, also for pages that recolour figures in the browser."""
+    marks = {"light": (BLUE, *SCALE), "dark": (_DARK_BLUE, *_DARK_SCALE)}
+    parts = ("blue", *(f"scale{i}" for i in range(len(SCALE))))
+    pages = {"light": asdict(LIGHT), "dark": asdict(DARK)}
+    return {name: {**pages[name], **dict(zip(parts, colors, strict=True))} for name, colors in marks.items()}
 
 
 def message_figure(title: str, message: str) -> go.Figure:

@@ -19,9 +19,11 @@ def visible(text: str) -> str:
     return "".join(_written_out(character) if _hidden(character) else character for character in text)
 
 
-def label(text: str) -> str:
+def label(text: str, longest: int = _LONGEST_LABEL) -> str:
     """Returns `text` as one short line for a figure, where plotly would otherwise read tags, links and entities."""
-    return html.escape(_short_line(text), quote=False)  # plotly decodes &amp; &lt; &gt;, but shows &quot; as it is
+    return html.escape(
+        _short_line(text, longest), quote=False
+    )  # plotly decodes &amp; &lt; &gt;, but shows &quot; as it is
 
 
 def label_in_space(text: str) -> str:
@@ -38,16 +40,41 @@ def number(value: float | int | None, digits: int = 4) -> str:
 
 def measured(value: float, standard_error: float) -> str:
     """Returns "value ± standard error" to two digits of the error; the value alone without a known error."""
-    noise = 1e-9 * max(abs(value), 1e-9)  # an error of rounding, not of measuring
-    if not (math.isfinite(value) and math.isfinite(standard_error) and standard_error > noise):
+    if not (math.isfinite(value) and _measurable(standard_error, value)):
         return number(value)
-    decimals = min(max(1 - math.floor(math.log10(standard_error)), 0), 9)
-    return f"{value:.{decimals}f} ± {standard_error:.{decimals}f}".replace("-", "−")
+    return f"{rounded(value, standard_error)} ± {rounded(standard_error, standard_error)}"
 
 
-def _short_line(text: str) -> str:
+def rounded(value: float, error: float, sign: str = "-") -> str:
+    """Returns a value to two digits of its error, so that values of one column end alike; without an error as `number`.
+
+    Args:
+        value: may be unknown (NaN).
+        error: standard error or half an interval, in the unit of the value.
+        sign: "+" also writes that of positive values.
+    """
+    if not math.isfinite(value) or not _measurable(error, value):
+        return number(value, 3)
+    decimals = min(max(1 - math.floor(math.log10(error)), 0), 9)
+    return f"{value:{sign}.{decimals}f}".replace("-", "−")
+
+
+def between(low: float, value: float, high: float) -> str:
+    """Returns "value [low, high]", all to two digits of half the interval; the value alone where a bound is unknown."""
+    half = (high - low) / 2
+    if not _measurable(half, value):
+        return number(value, 3)
+    return f"{rounded(value, half)} [{rounded(low, half)}, {rounded(high, half)}]"
+
+
+def _measurable(error: float, value: float) -> bool:
+    """Whether an error is known, and one of measuring, not of rounding."""
+    return math.isfinite(error) and error > 1e-9 * max(abs(value), 1e-9)
+
+
+def _short_line(text: str, longest: int = _LONGEST_LABEL) -> str:
     line = " ".join(visible(text).split())
-    return line if len(line) <= _LONGEST_LABEL else f"{line[: _LONGEST_LABEL - 1]}…"
+    return line if len(line) <= longest else f"{line[: longest - 1]}…"
 
 
 def _hidden(character: str) -> bool:

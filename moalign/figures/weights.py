@@ -94,7 +94,14 @@ def _ternary_figure(view: FrontView, name: str, values: FloatArray) -> go.Figure
 def _pairs_figure(view: FrontView, name: str, values: FloatArray) -> go.Figure:
     """The lower triangle of all pairs of weights."""
     side = len(view.objectives) - 1
-    figure = make_subplots(rows=side, cols=side, shared_xaxes=True, shared_yaxes=True)
+    figure = make_subplots(
+        rows=side,
+        cols=side,
+        shared_xaxes=True,
+        shared_yaxes=True,
+        vertical_spacing=0.16 / side,
+        horizontal_spacing=0.03,
+    )
     figure.update_layout(legend_tracegroupgap=0)
     for row in range(1, side + 1):
         for column in range(row):

@@ -13,7 +13,9 @@ import pytest
 from moalign_dashboards import Access, create_app
 from moalign_dashboards.state import read_trials
 
-from moalign.figures import Tuning
+from moalign.figures import People, Tuning
+from moalign.figures.people import GroupUtility, User
+from moalign.figures.sidecar import Fact
 from moalign.figures.tuner import Field, Tried
 from moalign.store import Store
 from tests.browser.conftest import HOSTILE, Page, digest, serving
@@ -176,7 +178,7 @@ def test_a_second_shift_click_opens_compare_and_blind_votes_are_kept(page: Page,
     assert "a=1" in page.query() and "b=4" in page.query()
     page.see("A wins", "#main")
     page.see("24 pairs of answers to 6 prompts", "#main")
-    assert page.js("return document.querySelectorAll('#main mark').length") > 0
+    page.until(lambda: page.js("return document.querySelectorAll('#main mark').length"), "marked differences")
     page.open("/compare?study=exact&a=0&b=9&blind=1")
     page.see("Left is better", "#main")
     assert (
@@ -211,6 +213,26 @@ def test_hostile_texts_are_shown_and_do_nothing(page: Page) -> None:
     assert "\x1b" not in page.text("#drawer") and "\u202e" not in page.text("#drawer")
     shown = "".join(page.js("return [...document.querySelectorAll('#drawer pre')].map(e => e.textContent)"))
     assert any(text in shown for text in HOSTILE)
+
+
+def test_hostile_names_of_users_and_groups_are_text(page: Page, folder: Path) -> None:
+    groups = ("<script>window.pwned = 4</script>", "\x1b[31mred\x1b[0m \u202eevil")
+    users = [
+        User(name=f"{group} {i}", mixture=[i, 1.0 - i], group=group, accuracy=Fact(value=0.5 + i / 4), comparisons=9)
+        for i, group in enumerate(groups)
+    ]
+    gains = [GroupUtility(group=g, trial=t, utility=Fact(value=float(t or -1))) for g in groups for t in (None, 0, 1)]
+    People(prototypes=list(groups), users=users, utilities=gains).save(folder / "plane")
+    page.open("/users?study=plane&trials=0")
+    page.see("its worst-off group")
+    page.see("reference", "#main tbody")
+    page.until(lambda: page.js("return document.querySelectorAll('#main .js-plotly-plot .trace').length") >= 6, "plots")
+    assert page.js("return window.pwned") is None
+    shown = page.text("#main")
+    assert "\x1b" not in shown and "\u202e" not in shown and "<script>window.pwned = 4</script>" in shown
+    cells = page.js("return [...document.querySelectorAll('#main td:first-child')].map((cell) => cell.textContent)")
+    assert "0" in cells and "reference" in cells and "1" not in cells  # a selection of policies holds here, too
+    (folder / "plane" / People.FILE).unlink()
 
 
 def test_studies_lie_over_each_other_and_dark_is_dark(page: Page) -> None:

@@ -12,7 +12,7 @@ from dash import dcc, html
 from moalign.figures import Comparison, compare, difference, visible, win_figure
 from moalign.figures.comparison import Paired
 from moalign.figures.style import message_figure
-from moalign.figures.text import number
+from moalign.figures.text import between, number, rounded
 from moalign.store import load_generations
 from moalign_dashboards.context import Context, Page
 from moalign_dashboards.parts import card, graph, link, long_text, panel, segments, select, switch, table
@@ -87,6 +87,8 @@ def _wins(context: Context) -> go.Figure:
     if _blind(context):
         return message_figure("", "Hidden while the comparison is blind.")
     a, b = _trials(context)
+    if a == b:
+        return message_figure("", "Choose two different policies.")
     found = _comparison(context)
     if not found.pairs:
         return message_figure("", "These trials share no prompts.")
@@ -97,13 +99,15 @@ def _summary(context: Context) -> Any:
     if _blind(context):
         return _ballots(context)
     a, b = _trials(context)
+    if a == b:
+        return html.P("A policy has nothing over itself.", className="note")
     found, view = _comparison(context), context.whole
     rows = []
     for j, name in enumerate(found.objectives):
         win, gain = found.wins[name], found.gains[name]
-        values = [number(view.values[context.row_of[trial], j], 3) for trial in (a, b)]
+        values = [rounded(view.values[context.row_of[trial], j], (gain.high - gain.low) / 2) for trial in (a, b)]
         rate = f"{win.value:.0%}" if win.value == win.value else "–"
-        rows.append((name, *values, str(gain).replace("-", "−"), rate))
+        rows.append((name, *values, between(gain.low, gain.value, gain.high), rate))
     kl = [number(view.kl[context.row_of[trial]], 3) for trial in (a, b)]
     rows.append(("KL (nats)", *kl, "", ""))
     header = ("objective", f"A: trial {a}", f"B: trial {b}", "A − B [95%]", "A wins")
@@ -131,6 +135,12 @@ def _ballots(context: Context) -> Any:
 
 
 def _pairs(context: Context) -> Any:
+    if len(set(_trials(context))) == 1:
+        only = len(context.whole.trials) == 1
+        words = (
+            "One policy is evaluated so far; a second one can be compared with it." if only else "Both are the same."
+        )
+        return html.P(words, className="note")
     found = _comparison(context)
     if not found.pairs:
         return html.P("These trials share no prompts, or no texts were recorded for them.", className="note")

@@ -68,10 +68,10 @@ def _controls(context: Context) -> Any:
 def _help(context: Context) -> Any:
     """Returns what the mouse does here."""
     turns = _in_space(context) and context.state.choice("drag", _DRAGS) == "rotate"
-    drag = "Drag to turn it; with “Drag: lasso” a line" if turns else "Drag a line"
+    drag = "Drag to turn; with “Drag: lasso”, drag round points" if turns else "Drag round points"
     return html.P(
-        f"Click a point to read its texts. {drag} round points selects them for all pages, Ctrl-click adds or removes "
-        "one, double-click shows all again. Shift-click a second point to compare.",
+        f"Click a point to read its texts. {drag} to select them for all pages; Ctrl-click adds or removes one, "
+        "double-click shows all again. Shift-click a second point to compare.",
         className="note hint",
     )
 

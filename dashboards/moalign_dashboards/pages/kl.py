@@ -22,7 +22,7 @@ def _layout(context: Context) -> Sequence[Any]:
         card(
             graph("/kl", "cost", 110 + 340 * rows, "Reward against KL, one panel per objective"),
             html.P(
-                "The line joins the best reward at each KL. Click a point for its texts; drag a line round points to "
+                "The line joins the best reward at each KL. Click a point for its texts; drag round points to "
                 "select them for all pages.",
                 className="note hint",
             ),

@@ -11,7 +11,7 @@ from dash import html
 
 from moalign.figures import band_figure, failures, timeline_figure, visible
 from moalign.figures.style import message_figure
-from moalign.figures.text import number
+from moalign.figures.text import measured, number, rounded
 from moalign_dashboards.context import Context, Page
 from moalign_dashboards.parts import (
     card,
@@ -30,6 +30,7 @@ from moalign_dashboards.parts import (
 
 _MOST_TRIALS = 20  # of a failure's cause that are linked
 _EVENTS = 8
+_FEW = 4  # numbers of a list that are written out
 
 
 def _layout(context: Context) -> Sequence[Any]:
@@ -102,11 +103,10 @@ def _best(context: Context) -> Any:
     rows = []
     for j, name in enumerate(view.objectives):
         row = int(view.values[:, j].argmax())
-        gain = "–"
-        if view.reference_values is not None:
-            gain = f"{view.values[row, j] - view.reference_values[j]:+.3g}".replace("-", "−")
+        value, error = view.values[row, j], view.standard_errors[row, j]
+        gain = "–" if view.reference_values is None else rounded(value - view.reference_values[j], error, "+")
         trial = link(str(view.trials[row]), context.link(trial=view.trials[row]))
-        rows.append((name, number(view.values[row, j]), gain, number(view.kl[row], 3), trial))
+        rows.append((name, measured(value, error), gain, number(view.kl[row], 3), trial))
     return table(("objective", "best reward", "above reference", "KL (nats)", "trial"), rows, texts=(0,))
 
 
@@ -114,18 +114,29 @@ def _events(context: Context) -> Any:
     events = list(context.study.events)[-_EVENTS:]
     if not events:
         return html.P("Nothing has happened yet.", className="note")
-    rows = [(when(e.time), e.kind, html.Div(visible(_short(e.data)), className="cause")) for e in reversed(events)]
+    rows = [
+        (when(e.time), e.kind.replace("_", " "), html.Div(visible(_short(e.data)), className="cause"))
+        for e in reversed(events)
+    ]
     return table(("time", "event", ""), rows, texts=(0, 1, 2))
 
 
 def _short(data: Any) -> str:
-    parts = []
-    for name, value in data.items():
-        text = number(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else plain(value)
-        if isinstance(value, (list, tuple)) and len(text) > 40:
-            text = f"({len(value)} values)"
-        parts.append(f"{name} {text if len(text) <= 60 else text[:59] + '…'}")
-    return "  ".join(parts)[:240]
+    parts = [f"{name.replace('_', ' ')} {words}" for name, value in data.items() if (words := _words(value))]
+    return "; ".join(parts)[:240]
+
+
+def _words(value: Any) -> str:
+    """Returns a fact of an event in a few words; nothing for counts that are all zero."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return number(value, 3)
+    if isinstance(value, (list, tuple)):
+        few = len(value) <= _FEW and all(isinstance(v, (int, float)) for v in value)
+        return ", ".join(_words(v) for v in value) if few else f"({len(value)} values)"
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_words(v)}" for name, v in value.items()) if any(value.values()) else ""
+    text = plain(value)
+    return text if len(text) <= 60 else text[:59] + "…"
 
 
 def _definition(context: Context) -> Any:

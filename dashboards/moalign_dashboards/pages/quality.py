@@ -8,10 +8,9 @@ from typing import Any
 import plotly.graph_objects as go
 from dash import html
 
-from moalign.figures import Calibration, DataFacts, calibration_figure, labels_figure, quality_rows
-from moalign.figures.quality import Contradiction, DataSet
+from moalign.figures import Calibration, DataFacts, calibration_figure, labels_figure, quality_rows, visible
+from moalign.figures.quality import Contradiction
 from moalign.figures.style import message_figure
-from moalign.figures.text import number
 from moalign_dashboards.context import Context, Page
 from moalign_dashboards.parts import card, empty, graph, long_text, panel, table
 
@@ -45,7 +44,10 @@ def _layout(context: Context) -> Sequence[Any]:
                 [
                     card(graph("/quality", "calibration", 420, "Reliability diagram"), title="Reliability",
                          note="On the diagonal a reward model means what it says; below it is overconfident."),
-                    card(panel("/quality", "rewards"), title="Reward models"),
+                    card(panel("/quality", "rewards"), title="Reward models",
+                         note="On pairs that nothing was learned from, with 95% intervals. Accuracy: how often the "
+                         "preferred response has the higher reward. ECE: how far predicted probabilities are from "
+                         "observed shares; the noise of few pairs alone gives some."),
                 ],
                 className="two",
             )
@@ -54,7 +56,8 @@ def _layout(context: Context) -> Sequence[Any]:
     if data is None:
         parts.append(_missing(context, DataFacts, *_NO_DATA, ", written when a study with preference pairs runs"))
     else:
-        sets = card(panel("/quality", "sets"), title="Data sets")
+        note = "Contradictory pairs were preferred in both directions; agreement is that of annotators."
+        sets = card(panel("/quality", "sets"), title="Data sets", note=note)
         labels = card(graph("/quality", "labels", 420, "Labels"), title="Labels")
         parts.append(html.Div([sets, labels], className="two") if any(s.labels for s in data.sets) else sets)
         parts.append(panel("/quality", "contradictions"))
@@ -71,29 +74,29 @@ def _missing(
 def _rewards(context: Context) -> Any:
     calibration = _calibration(context)
     rows = quality_rows(calibration) if calibration else []
-    return table(("reward", "accuracy [95%]", "log-loss (nats)", "ECE", "pairs"), rows, texts=(0,))
+    return table(("reward", "accuracy (%)", "log-loss (nats)", "ECE (%)", "pairs"), rows, texts=(0,))
 
 
 def _sets(context: Context) -> Any:
     data = _data(context)
-    return [_set(entry) for entry in data.sets] if data else None
-
-
-def _set(entry: DataSet) -> html.Div:
-    agreement = "–"
-    if entry.agreement is not None:
-        agreement = number(entry.agreement.value, 3)
-        if entry.agreement.low is not None and entry.agreement.high is not None:
-            agreement += f" [{number(entry.agreement.low, 3)}, {number(entry.agreement.high, 3)}]"
+    if data is None:
+        return None
     rows = [
-        ("rows", f"{entry.rows:,}"),
-        ("duplicates", f"{entry.duplicates:,}"),
-        ("contradictory pairs", f"{entry.contradictory:,}"),
-        ("users", "–" if entry.users is None else f"{entry.users:,}"),
-        ("agreement of annotators", agreement),
+        (
+            entry.name,
+            f"{entry.rows:,}",
+            f"{entry.duplicates:,}",
+            f"{entry.contradictory:,}",
+            "–" if entry.users is None else f"{entry.users:,}",
+            "–" if entry.agreement is None else str(entry.agreement),
+        )
+        for entry in data.sets
     ]
-    notes = [html.P(note, className="note") for note in entry.notes]
-    return html.Div([html.H3(entry.name), table(("", ""), rows, texts=(0,), class_name="plain"), *notes])
+    header = ("data set", "pairs", "duplicates", "contradictory", "users", "agreement")
+    notes = [
+        html.P([html.B(visible(s.name)), f": {'; '.join(s.notes)}."], className="note") for s in data.sets if s.notes
+    ]
+    return [table(header, rows, texts=(0,)), *notes]
 
 
 def _contradictions(context: Context) -> Any:

@@ -8,11 +8,9 @@ from typing import Any
 import plotly.graph_objects as go
 from dash import html
 
-from moalign.figures import People, accuracy_figure, people_figure, utility_figure
+from moalign.figures import People, accuracy_figure, people_figure, utility_figure, visible
 from moalign.figures.people import User, shown_utilities, worst_group
-from moalign.figures.sidecar import Fact
 from moalign.figures.style import message_figure
-from moalign.figures.text import number
 from moalign_dashboards.context import Context, Page
 from moalign_dashboards.parts import card, empty, fact, facts, graph, link, long_text, panel, table
 
@@ -39,7 +37,12 @@ def _layout(context: Context) -> Sequence[Any]:
     parts = [panel("/users", "facts")]
     if people.users:
         between = card(graph("/users", "map", 460, "Users between prototypes"), title="Between the prototypes")
-        user = card(panel("/users", "user"), title="User", note="Click a user in a figure, or follow a name.")
+        user = card(
+            panel("/users", "user"),
+            title="User",
+            note="Click a user in a figure, or follow a name; at first the least predictable one.",
+            class_name="limited",
+        )
         parts.append(html.Div([between, user], className="two"))
     if people.utilities:
         utility = graph("/users", "utility", 380, "Utility per group; the table below holds the same numbers")
@@ -75,18 +78,24 @@ def _facts(context: Context) -> Any:
     if served:
         best = max(served, key=lambda trial: min(utility.value for utility in served[trial].values()))
         group = worst_group(served[best])
-        items.append(fact("Fairest policy", f"trial {best}", f"{group} has {number(served[best][group].value, 3)}"))
+        note = f"its worst-off group {group} has {served[best][group]}"
+        items.append(fact("Fairest policy", f"trial {best}", note))
     return facts(items)
+
+
+def _chosen(context: Context, people: People) -> User | None:
+    """Returns the user of the address; the least predictable one without."""
+    name = context.state.options.get("user")
+    return next((user for user in people.users if user.name == name), people.worst())
 
 
 def _user(context: Context) -> Any:
     people = _people(context)
-    chosen = context.state.options.get("user")
-    user = next((u for u in people.users if u.name == chosen), None) if people else None
+    user = _chosen(context, people) if people else None
     if user is None or people is None:
         return html.P("Nobody is chosen.", className="note")
     rows = [(name, f"{share:.1%}") for name, share in zip(people.prototypes, user.mixture, strict=True)]
-    parts: list[Any] = [html.H3(user.name), table(("prototype", "share"), rows, texts=(0,))]
+    parts: list[Any] = [html.H3(visible(user.name)), table(("prototype", "share"), rows, texts=(0,))]
     if user.accuracy is not None:
         parts.append(html.P(f"Accuracy {_accuracy(user)} on {user.comparisons} comparisons.", className="note"))
     for answer in user.answers[:_ANSWERS]:
@@ -132,14 +141,14 @@ def _utilities(context: Context) -> Any:
     rows = []
     for trial, utilities in shown.items():
         name = "reference" if trial is None else link(str(trial), context.link(trial=trial), "trial")
-        values = [_bounds(utilities[group]) if group in utilities else "–" for group in groups]
+        values = [str(utilities[group]) if group in utilities else "–" for group in groups]
         rows.append((name, *values, worst_group(utilities)))
     return table(("policy", *groups, "worst-off group"), rows, texts=(len(groups) + 1,))
 
 
-def _bounds(fact: Fact) -> str:
-    known = fact.low is not None and fact.high is not None
-    return f"{fact.value:.2f}" + (f" [{fact.low:.2f}, {fact.high:.2f}]" if known else "")
+def _map(context: Context, people: People) -> go.Figure:
+    chosen = _chosen(context, people)
+    return people_figure(people, chosen.name if chosen else None)
 
 
 def _drawn(draw: Any) -> Any:
@@ -153,10 +162,10 @@ def _drawn(draw: Any) -> Any:
 PAGE = Page(
     path="/users",
     name="Users",
-    about="Prototypes, the users between them, and how well each is served.",
+    about="Prototypes, the users between them, and what groups of them gain from each policy.",
     layout=_layout,
     figures={
-        "map": _drawn(lambda context, people: people_figure(people, context.state.options.get("user"))),
+        "map": _drawn(_map),
         "accuracy": _drawn(lambda context, people: accuracy_figure(people)),
         "utility": _drawn(lambda context, people: utility_figure(people, context.state.selected)),
     },

@@ -9,15 +9,15 @@ from typing import Any
 import plotly.graph_objects as go
 from dash import html
 
-from moalign.figures import Probe, probe, weight_figure, weights_text
-from moalign.figures.text import measured, number
+from moalign.figures import Probe, probe, visible, weight_figure, weights_text
+from moalign.figures.text import measured, number, rounded
 from moalign.figures.view import KL
 from moalign_dashboards.context import Context, Page
 from moalign_dashboards.parts import card, graph, link, panel, select, table
 
 _HEIGHT = 520
 _HELP = html.P(
-    "Click a point to read its texts. Drag a line round points to select them for all pages; Ctrl-click adds or "
+    "Click a point to read its texts. Drag round points to select them for all pages; Ctrl-click adds or "
     "removes one, double-click shows all again.",
     className="note hint",
 )
@@ -39,7 +39,11 @@ def _layout(context: Context) -> Sequence[Any]:
         id="probe-plot",
         **{"data-kind": kind},
     )
-    sliders = html.Div(id="probe-sliders", className="sliders", **{"data-objectives": json.dumps(view.objectives)})
+    sliders = html.Div(
+        id="probe-sliders",
+        className="sliders",
+        **{"data-objectives": json.dumps([visible(name) for name in view.objectives])},
+    )
     aside = card(
         sliders,
         panel("/weights", "probe"),
@@ -64,6 +68,8 @@ def _figure(context: Context) -> go.Figure:
     names = [*view.objectives, KL, *view.columns]
     figure = weight_figure(view, color=context.state.choice("color", names, view.objectives[0]))
     figure.update_layout(title=None, dragmode="lasso")
+    if len(view.objectives) == 3:  # the name of the first objective stands where the legend would
+        figure.update_layout(legend={"orientation": "v", "x": 0, "xref": "paper", "y": 1, "yref": "paper"})
     return figure if len(view.objectives) > 3 else figure.update_layout(margin={"t": 64})
 
 
@@ -72,12 +78,12 @@ def _probe(context: Context) -> Any:
     found = probe(context.whole, wanted)
     nearest = link(f"trial {found.trial}", context.link(trial=found.trial))
     parts: list[Any] = [
-        html.P([html.Span("at ", className="name"), html.B(weights_text(context.whole, wanted))]),
+        html.P([html.Span("at ", className="name"), html.B(visible(weights_text(context.whole, wanted)))]),
         html.H3("Nearest policy"),
         html.P(
             [
                 nearest,
-                f" at {weights_text(context.whole, context.whole.weights[found.row])}, "
+                f" at {visible(weights_text(context.whole, context.whole.weights[found.row]))}, "
                 f"distance {number(found.distance, 2)}",
             ]
         ),
@@ -99,9 +105,10 @@ def _values(context: Context, found: Probe) -> Any:
     view = context.whole
     rows = []
     for j, name in enumerate(view.objectives):
-        near = measured(view.values[found.row, j], view.standard_errors[found.row, j])
-        rows.append((name, near, "–" if found.values is None else number(found.values[j], 3)))
-    rows.append(("KL (nats)", number(view.kl[found.row], 3), "–" if found.kl is None else number(found.kl, 3)))
+        value, error = view.values[found.row, j], view.standard_errors[found.row, j]
+        rows.append((name, measured(value, error), "–" if found.values is None else rounded(found.values[j], error)))
+    kl, error = view.kl[found.row], view.kl_standard_errors[found.row]
+    rows.append(("KL (nats)", measured(kl, error), "–" if found.kl is None else rounded(found.kl, error)))
     return table(("", "nearest", "interpolated"), rows, texts=(0,))
 
 
