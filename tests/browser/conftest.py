@@ -117,12 +117,36 @@ class Page:
                 time.sleep(0.02)
         self.mouse("mouseReleased", *path[-1])
 
+    def double_click(self, x: float, y: float) -> None:
+        self.mouse("mouseMoved", x, y)
+        for count in (1, 2):
+            for kind in ("mousePressed", "mouseReleased"):
+                facts = {"type": kind, "x": x, "y": y, "button": "left", "clickCount": count}
+                self.driver.execute_cdp_cmd("Input.dispatchMouseEvent", facts)
+
     def key(self, name: str) -> None:
         codes = {"Escape": 27, "Enter": 13, "ArrowUp": 38, "Tab": 9}
         fact = {"key": name, "code": name, "windowsVirtualKeyCode": codes[name]}
         fact |= {"text": "\\r"} if name == "Enter" else {}
         for kind in ("keyDown", "keyUp"):
             self.driver.execute_cdp_cmd("Input.dispatchKeyEvent", {"type": kind, **fact})
+
+    def troubles(self) -> list[str]:
+        """Returns errors of the console, failed requests, and requests to other machines since the last call."""
+        found = [entry["message"] for entry in self.driver.get_log("browser") if entry["level"] == "SEVERE"]
+        asked = 0
+        for entry in self.driver.get_log("performance"):
+            message = json.loads(entry["message"])["message"]
+            facts = message["params"]
+            if message["method"] == "Network.requestWillBeSent":
+                asked += 1
+                url = facts["request"]["url"]
+                found += [] if url.startswith((self.address, "data:", "blob:", "about:")) else [f"asked {url}"]
+            if message["method"] == "Network.responseReceived" and facts["response"]["status"] >= 400:
+                found.append(f"{facts['response']['status']} {facts['response']['url']}")
+            if message["method"] == "Network.loadingFailed" and not facts.get("canceled"):
+                found.append(f"failed: {facts}")
+        return found if asked else [*found, "the browser has told of no request"]
 
 
 @pytest.fixture(scope="session")
@@ -164,15 +188,14 @@ def server(folder: Path) -> Iterator[str]:
         yield served.address
 
 
-@pytest.fixture(scope="session")
-def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, Path]]:
+def new_chromium(downloads: Path) -> Any:
+    """Returns a driver of a headless window of 1200 x 800, or None where there is no browser."""
     binary = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     chromedriver = shutil.which("chromedriver")
     if binary is None or chromedriver is None:
-        pytest.skip("needs Chromium with its driver: apt-get install chromium chromium-driver")
+        return None
     from selenium import webdriver
 
-    downloads = tmp_path_factory.mktemp("downloads")
     options = webdriver.ChromeOptions()
     options.binary_location = binary
     for argument in (
@@ -186,6 +209,15 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, Pa
     driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(chromedriver))
     metrics = {"width": 1200, "height": 800, "deviceScaleFactor": 1, "mobile": False}
     driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    return driver
+
+
+@pytest.fixture(scope="session")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, Path]]:
+    downloads = tmp_path_factory.mktemp("downloads")
+    driver = new_chromium(downloads)
+    if driver is None:
+        pytest.skip("needs Chromium with its driver: apt-get install chromium chromium-driver")
     yield driver, downloads
     driver.quit()
 
@@ -196,12 +228,9 @@ def page(server: str, chromium: tuple[Any, Path]) -> Iterator[Page]:
     driver, downloads = chromium
     driver.get("about:blank")
     driver.get_log("browser"), driver.get_log("performance")
-    yield Page(driver, server, downloads)
-    errors = [entry for entry in driver.get_log("browser") if entry["level"] == "SEVERE"]
-    assert not errors
-    asked = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
-    urls = [m["params"]["request"]["url"] for m in asked if m["method"] == "Network.requestWillBeSent"]
-    assert urls and not [url for url in urls if not url.startswith((server, "data:", "blob:", "about:"))]
+    shown = Page(driver, server, downloads)
+    yield shown
+    assert not shown.troubles()
 
 
 def digest(root: Path) -> str:

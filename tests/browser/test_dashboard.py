@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -284,6 +285,36 @@ def test_live_refresh_keeps_zoom_and_selection(page: Page, folder: Path) -> None
         assert "trials=0,1" in page.query() and "Trial 1" in page.text("#drawer")
         page.see("2 of 8 selected", "#top")
     page.see("interrupted", "#top")
+
+
+def test_a_running_study_is_used_for_a_while_without_an_error(page: Page, folder: Path) -> None:
+    """All pages in turn, points, lasso, zoom, themes, while a policy arrives every second; five minutes: `live.py`."""
+    from tests.browser.live import ServerErrors, Visit
+
+    weights = np.random.default_rng(0).dirichlet(np.ones(3), size=200)
+    over = threading.Event()
+
+    def train() -> None:
+        records = empty_study(folder, "busy")
+        with records.drive():
+            begin(records, weights, 3)
+            for number in range(len(weights)):
+                add(records, number, weights[number], 3)
+                if number > 4 and over.wait(1.0):
+                    break
+
+    training = threading.Thread(target=train, daemon=True)
+    training.start()
+    try:
+        with ServerErrors() as errors:
+            page.until(lambda: (folder / "busy" / "store.db").exists(), "the study")
+            visit = Visit(page, "busy")
+            visit.during(20)
+        assert not errors.found
+        assert visit.counts["refreshes with a zoom"] and visit.counts["refreshes with a selection"]
+    finally:
+        over.set()
+        training.join()
 
 
 def test_empty_failed_and_deleted_studies_have_a_page(page: Page, folder: Path) -> None:

@@ -175,7 +175,7 @@
         return text;
       },
 
-      // Zoom and camera of each figure, which a new drawing of it takes over.
+      // Zoom, camera and tool of each figure, which a new drawing of it takes over.
       zoomed: () => {
         const { prop_id: source, value } = window.dash_clientside.callback_context.triggered[0] ?? {};
         if (!value || !source) return window.dash_clientside.no_update;
@@ -186,7 +186,7 @@
           if (part.endsWith(".autorange")) {
             const axis = part.slice(0, -".autorange".length);
             Object.keys(kept).filter((old) => old.startsWith(`${axis}.range`)).forEach((old) => { delete kept[old]; });
-          } else if (/axis\d*\.range|scene\d*\.camera$/.test(part)) kept[part] = now;
+          } else if (/axis\d*\.range|scene\d*\.camera$|dragmode$/.test(part)) kept[part] = now;
         });
         zooms = { ...zooms, [key]: kept };
         return zooms;
