@@ -63,6 +63,15 @@ class StoredPolicy:
         text = trial_config(self.records, self.trial).get("prompt_text")
         return None if text is None else PromptText(**text)
 
+    @property
+    def generations(self) -> list[dict[str, Any]]:
+        """What the policy answered when it was evaluated, one row per sample.
+
+        Raises:
+            StoreError: a line that is not JSON; names it.
+        """
+        return load_generations(self.records, self.trial)
+
     def adapter(self, model: Any) -> AdapterStack:
         """Returns the adapter as a stack of one on the base model."""
         from moalign.policy.adapters import AdapterStack

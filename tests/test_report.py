@@ -155,7 +155,7 @@ def test_content_policy_admits_exactly_the_two_scripts(path: Path) -> None:
 
 
 def test_script_puts_no_data_into_markup() -> None:
-    script = report._asset("report.js")
+    script = report.asset("report.js")
     assert not re.search(r"innerHTML|outerHTML|insertAdjacent|document\.write|eval\(|fetch\(|XMLHttp", script)
 
 
@@ -246,3 +246,23 @@ def test_a_click_in_a_browser_opens_the_texts_of_the_policy(path: Path) -> None:
     )
     opened = re.findall(r"<details[^>]*>", dom.stdout)
     assert [("open" in tag, "chosen" in tag) for tag in opened] == [(False, False), (True, True), (False, False)]
+
+
+def test_the_widget_of_a_front_is_one_page_that_asks_nothing() -> None:
+    """Numbers only, as of a front that was read from a table; names are hostile."""
+    points = tuple(
+        Point(
+            trial=n, weights=np.array([n / 2, 1 - n / 2]), values=np.array([n, 2.0 - n]), standard_errors=np.zeros(2),
+            kl=0.5, kl_standard_error=0.1,
+        )
+        for n in range(3)
+    )  # fmt: skip
+    front = Front(study="<b>s", objectives=("</script><i>", "b"), points=points, reference_point=np.array([-1.0, -1.0]))
+    widget = front.widget(height=400)
+    body = widget.page.replace(get_plotlyjs(), "")
+    assert "<b>s" not in body and "<i>" not in body and "://" not in body
+    assert body.count("<section data-trial=") == 3 and "default-src &#39;none&#39;" in body
+    frame = widget._repr_html_()
+    assert 'sandbox="allow-scripts allow-downloads"' in frame and "height:400px" in frame
+    assert html.unescape(frame.split('srcdoc="')[1].split('"')[0]) == widget.page
+    assert "page=" not in repr(widget)

@@ -32,7 +32,7 @@ from moalign.front.tables import write_atomically
 
 _SHOWN_TEXTS = 10  # per policy; the rest is one click away
 # The report has no use for a selection, so the buttons that make one only crowd the titles.
-_CONFIG = {**figures.CONFIG, "modeBarButtonsToRemove": ["select2d", "lasso2d", "zoomIn2d", "zoomOut2d", "autoScale2d"]}
+CONFIG = {**figures.CONFIG, "modeBarButtonsToRemove": ["select2d", "lasso2d", "zoomIn2d", "zoomOut2d", "autoScale2d"]}
 
 
 @final
@@ -86,9 +86,9 @@ def _render(
     notes: Sequence[str],
 ) -> str:
     view = figures.front_view(front, oracle)
-    plotly, script = get_plotlyjs(), _asset("report.js")
+    plotly, script = get_plotlyjs(), asset("report.js")
     return (
-        _environment()
+        environment()
         .get_template("report.html.j2")
         .render(
             title=visible(title),
@@ -98,12 +98,12 @@ def _render(
             figures=_sections(view),
             table=_table(front),
             configuration=[(visible(name), visible(value)) for name, value in _flat(config)],
-            policies=[_policy(front, row, generations.get(front[row].trial, ())) for row in range(len(front))],
-            settings=_embedded(json.dumps({"config": _CONFIG, **figures.theme_colors()}, allow_nan=False)),
-            style=Markup(_asset("report.css")),
+            policies=[policy(front, row, generations.get(front[row].trial, ())) for row in range(len(front))],
+            settings=embedded(json.dumps({"config": CONFIG, **figures.theme_colors()}, allow_nan=False)),
+            style=Markup(asset("report.css")),
             plotly=Markup(plotly),
             script=Markup(script),
-            policy=_content_policy(plotly, script),
+            policy=content_policy(plotly, script),
             version=importlib.metadata.version("moalign"),
         )
     )
@@ -171,7 +171,7 @@ def _sections(view: FrontView) -> list[_Section]:
 
 
 def _drawing(figure: go.Figure) -> dict[str, Any]:
-    return {"height": int(figure.layout.height), "json": _embedded(figure.to_json())}
+    return {"height": int(figure.layout.height), "json": embedded(figure.to_json())}
 
 
 def _table(front: Front) -> dict[str, Any]:
@@ -201,7 +201,8 @@ def _state_cell(point: Point, member: bool) -> dict[str, str]:
     return _cell(float(member) + float(point.feasible), _state(point, member))
 
 
-def _policy(front: Front, row: int, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def policy(front: Front, row: int, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Returns the facts of one policy and its texts, ready to be escaped by a template."""
     point = front[row]
     state = _state(point, bool(front.non_dominated()[row]))
     values = [f"{name} {number(v)}" for name, v in zip(front.objectives, point.values, strict=True)]
@@ -251,14 +252,15 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     return rows
 
 
-def _embedded(text: str) -> Markup:
-    """JSON that is still the same JSON but can neither close its script element nor open a comment."""
+def embedded(text: str) -> Markup:
+    """Returns JSON that is still the same JSON but can neither close its script element nor open a comment."""
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return Markup(text)
 
 
-def _content_policy(*scripts: str) -> str:
+def content_policy(*scripts: str) -> str:
+    """Returns a policy that admits these scripts only, and no request to anywhere."""
     digests = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
     allowed = " ".join(f"'sha256-{digest}'" for digest in digests)
     # plotly sets inline styles and turns pictures into data or blob addresses.
@@ -268,10 +270,12 @@ def _content_policy(*scripts: str) -> str:
     )
 
 
-def _asset(name: str) -> str:
+def asset(name: str) -> str:
+    """Returns the text of a file of the templates."""
     return resources.files("moalign").joinpath("templates", name).read_text(encoding="utf-8")
 
 
 @cache
-def _environment() -> jinja2.Environment:
+def environment() -> jinja2.Environment:
+    """Returns the templates; whatever they are filled with is escaped."""
     return jinja2.Environment(loader=jinja2.PackageLoader("moalign"), autoescape=True, undefined=jinja2.StrictUndefined)

@@ -295,6 +295,15 @@ class Front:
 
         return figures.history_figure(figures.front_view(self))
 
+    def widget(self, height: int = 560) -> Any:
+        """Returns the front with a drawer for notebooks: click a point for its values and texts; `height` in pixels.
+
+        It needs no kernel and no network. `widget().save("front.html")` writes it as a page.
+        """
+        from moalign.figures.widget import front_widget
+
+        return front_widget(self, height)
+
     def __repr__(self) -> str:
         return (
             f"<Front {self.study}: {int(self._members.sum())} of {len(self)} policies non-dominated, "

@@ -73,10 +73,10 @@ class Page:
         )
         return {trial: (x, y) for trial, x, y in found}
 
-    def points_in_space(self) -> dict[int, tuple[float, float]]:
+    def points_in_space(self, plot: str = "#main .js-plotly-plot") -> dict[int, tuple[float, float]]:
         """Returns where each trial's mark of a 3D scene is on the screen, projected as the scene does."""
         found = self.js(
-            """const gd = document.querySelector('#main .js-plotly-plot'); const scene = gd?._fullLayout?.scene?._scene;
+            """const gd = document.querySelector(arguments[0]); const scene = gd?._fullLayout?.scene?._scene;
             const camera = scene?.glplot?.cameraParams; if (!camera || !scene.dataScale) return [];
             const times = (m, v) => [0, 1, 2, 3].map((r) => [0, 1, 2, 3].reduce((s, c) => s + m[4 * c + r] * v[c], 0));
             const box = scene.container.getBoundingClientRect();
@@ -86,7 +86,8 @@ class Page:
                 const p = times(camera.projection, times(camera.view, times(camera.model, [...at, 1])));
                 return [t.customdata[i][0], box.x + box.width * (0.5 + 0.5 * p[0] / p[3]),
                         box.y + box.height * (0.5 - 0.5 * p[1] / p[3])];
-              }));"""
+              }));""",
+            plot,
         )
         return {trial: (x, y) for trial, x, y in found}
 

@@ -385,3 +385,38 @@ def test_the_token_leaves_the_address_and_opens_all_pages(folder: Path, chromium
         page.see("Open the address that")
     page.driver.get("about:blank")
     page.driver.get_log("browser")  # the refusals
+
+
+def test_the_widget_of_a_front_opens_a_policy_without_a_server(page: Page, folder: Path, tmp_path: Path) -> None:
+    from moalign.results import load_front
+
+    page.open("/")  # the fixture expects a request
+    for study, view in (("hostile", "space"), ("plane", "plane")):
+        widget = load_front(Store(folder).study(study)).widget(height=500)
+        holder = tmp_path / f"{study}.html"  # as a notebook shows it: in a frame of its own
+        holder.write_text(f"<!DOCTYPE html><body style='margin:0'>{widget._repr_html_()}</body>")
+        page.driver.get(holder.as_uri())
+        frame = page.driver.find_element("css selector", "iframe")
+        page.driver.switch_to.frame(frame)
+        page.until(lambda: page.js("return document.querySelector('#figure .main-svg') !== null"), "a figure")
+        if view == "plane":
+            points = page.until(lambda: page.points("#figure"), "points")
+            trial, (x, y) = max(points.items())
+        else:
+            trial, (x, y) = 4, page.until(lambda: page.points_in_space("#figure").get(4), "trial 4 in space")
+            time.sleep(0.5)
+        page.click(x, y)  # the frame begins at the corner of the window, but for its border
+        page.see(f"Trial {trial}", "aside h2")
+        shown = page.text("aside section:not([hidden])")
+        assert "KL to the reference policy" in shown and "Say something" in shown
+        page.js("const c = document.getElementById('trial'); c.focus()")
+        page.key("Escape")
+        page.until(lambda: not page.text("aside section:not([hidden])"), "no policy")
+        assert (
+            page.js("return window.pwned") is None
+            and page.js("return document.querySelectorAll('aside img').length") == 0
+        )
+        page.driver.switch_to.default_content()
+    page.driver.get("about:blank")
+    assert [entry for entry in page.driver.get_log("browser") if entry["level"] == "SEVERE"] == []
+    page.driver.get_log("performance"), page.open("/")
