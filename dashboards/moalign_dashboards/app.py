@@ -27,7 +27,6 @@ _LOG = logging.getLogger("moalign_dashboards")
 # Fetched while the page is still being put together, because the first figure waits for them.
 _EARLY = ("plotly/package_data/plotly.min.js", "dash/dcc/async-graph.js")
 _PRELOAD = "".join(f'<link rel="preload" as="script" href="/_dash-component-suites/{name}">' for name in _EARLY)
-_TOOLS = ("zoom", "pan", "select", "lasso", "orbit", "turntable")  # of the bar above a figure
 _PAGE_OF = {page.path: page for page in PAGES}
 
 
@@ -226,13 +225,11 @@ def _server_callbacks(app: Dash, library: Library, votes: Path) -> None:
 
 
 def _zoom(figure: go.Figure, kept: Any) -> None:
-    """Gives a new drawing the ranges, camera and tool that a user had chosen; the browser reports them as it likes."""
+    """Gives a new drawing the ranges and the camera that a user had chosen; the browser reports them as it likes."""
     ranges: dict[str, list[float]] = {}
     for part, value in kept.items() if isinstance(kept, dict) else ():
         axis, _, rest = part.partition(".")
-        if part.endswith("dragmode") and value in _TOOLS:
-            (figure.layout[axis] if rest and axis in figure.layout else figure.layout).dragmode = value
-        elif rest == "camera" and isinstance(value, dict) and axis in figure.layout:
+        if rest == "camera" and isinstance(value, dict) and axis in figure.layout:
             figure.layout[axis].camera = value
         elif rest == "range" and isinstance(value, list):
             ranges[axis] = value

@@ -208,7 +208,10 @@ class Visit:
         return bool(self.page.js(code, words))
 
     def tool(self, name: str) -> None:
-        self.page.js(f"document.querySelector('#main .modebar-btn[data-val={name}]').click()")
+        self.page.js("scrollTo(0, 0)")
+        self.press(f"#main .modebar-btn[data-val={name}]")
+        now = "return document.querySelector('#main .js-plotly-plot')._fullLayout.dragmode"
+        self.page.until(lambda: self.page.js(now) == name, f"the tool {name}")
 
     def area(self) -> list[float]:
         return self.page.js(

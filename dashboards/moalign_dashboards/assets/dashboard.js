@@ -175,7 +175,7 @@
         return text;
       },
 
-      // Zoom, camera and tool of each figure, which a new drawing of it takes over.
+      // Zoom and camera of each figure, which a new drawing of it takes over, and the tool; see `retooled`.
       zoomed: () => {
         const { prop_id: source, value } = window.dash_clientside.callback_context.triggered[0] ?? {};
         if (!value || !source) return window.dash_clientside.no_update;
@@ -249,11 +249,22 @@
     parameters.delete("trials");
     go(parameters);
   };
+  // A drawing that was asked for before another tool was chosen brings back the old one.
+  const retooled = (plot) => {
+    const { page, name } = JSON.parse(plot.closest('[id^="{"]')?.id ?? "{}");
+    const kept = zooms[`${page} ${name}`] ?? {};
+    const layout = plot._fullLayout;
+    const tools = { dragmode: layout.dragmode, "scene.dragmode": layout.scene?.dragmode };
+    Object.entries(tools).forEach(([part, now]) => {
+      if (now !== undefined && kept[part] !== undefined && kept[part] !== now) window.Plotly.relayout(plot, { [part]: kept[part] });
+    });
+  };
   setInterval(() => {
     document.querySelectorAll("#main .js-plotly-plot:not([data-heard])").forEach((plot) => {
       if (typeof plot.on !== "function") return;
       plot.dataset.heard = "";
       plot.on("plotly_deselect", deselected);
+      plot.on("plotly_afterplot", () => retooled(plot));
     });
   }, 300);
 
