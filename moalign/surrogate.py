@@ -24,6 +24,11 @@ MOST_OBJECTIVES = 4  # above, or with more points than MOST_POINTS, random scala
 MOST_POINTS = 100
 CHUNK = 256  # candidates judged at once
 FEWEST = 2  # points that a Gaussian process needs
+NAMES = {  # of acquisition functions
+    "qLogNoisyExpectedImprovement": "qLogNEI",
+    "qLogNoisyExpectedHypervolumeImprovement": "qLogNEHVI",
+    "qLogNParEGO": "qLogNParEGO",
+}
 
 
 @final
@@ -43,6 +48,25 @@ class Surrogate:
             posterior = self.model.posterior(torch.tensor(points, dtype=torch.float64))
             return posterior.mean.numpy(), posterior.variance.clamp_min(0).sqrt().numpy()
 
+    def draws(self, count: int) -> Callable[[FloatArray], FloatArray]:
+        """Returns functions drawn from the posterior of the first output: points [points, inputs] -> [draws, points].
+
+        Matheron's rule on random Fourier features (Wilson et al., arXiv 2011.04026), so any points may be asked.
+        """
+        import torch
+        from botorch.sampling.pathwise import draw_matheron_paths
+
+        torch.manual_seed(self.seed)
+        with one_thread(), torch.no_grad(), _quiet():
+            paths = draw_matheron_paths(self.model.models[0], torch.Size([count]))
+
+        def at(points: FloatArray) -> FloatArray:
+            with one_thread(), torch.no_grad():
+                found: FloatArray = paths(torch.tensor(points, dtype=torch.float64)).numpy()
+                return found
+
+        return at
+
     def gain(
         self,
         reference_point: FloatArray,
@@ -50,7 +74,7 @@ class Surrogate:
         *,
         baseline: FloatArray | None = None,
         limits: Sequence[tuple[int, float]] = (),
-    ) -> Callable[[FloatArray], FloatArray]:
+    ) -> Gain:
         """Returns the function from candidates [candidates, inputs] to the log of their expected gain [candidates].
 
         With several outputs that are objectives this is the noisy expected hypervolume improvement in its logarithmic
@@ -71,12 +95,27 @@ class Surrogate:
             waiting = torch.tensor(pending, dtype=torch.float64) if len(pending) else None
             acquisition = _acquisition(self.model, reference_point, tensors[0], waiting, limits, self.seed)
 
-        def judged(candidates: FloatArray) -> FloatArray:
-            with one_thread(), torch.no_grad(), _quiet():
-                rows = torch.tensor(candidates, dtype=torch.float64).unsqueeze(1)  # [candidates, 1, inputs]
-                return torch.cat([acquisition(part) for part in torch.split(rows, CHUNK)]).numpy()
+        return Gain(acquisition)
 
-        return judged
+
+@final
+@dataclass(frozen=True, eq=False)
+class Gain:
+    """Candidates [candidates, inputs] -> log of their expected gain [candidates], by botorch's acquisition function."""
+
+    acquisition: Any
+
+    def __call__(self, candidates: FloatArray) -> FloatArray:
+        import torch
+
+        with one_thread(), torch.no_grad(), _quiet():
+            rows = torch.tensor(candidates, dtype=torch.float64).unsqueeze(1)  # [candidates, 1, inputs]
+            return torch.cat([self.acquisition(part) for part in torch.split(rows, CHUNK)]).numpy()
+
+    @property
+    def name(self) -> str:
+        """What the function is called in the literature."""
+        return NAMES[type(self.acquisition).__name__]
 
 
 def fit(points: FloatArray, values: FloatArray, seed: int, noise: FloatArray | None = None) -> Surrogate:

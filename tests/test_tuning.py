@@ -127,11 +127,54 @@ def test_guided_trials_find_a_larger_hypervolume(guided: Tuner) -> None:
 def test_importance_tells_what_moved_the_front(guided: Tuner) -> None:
     """The rate costs up to 4, x at most 1, the kind 0.5."""
     for of in ("hypervolume", "one", "two"):
-        shares = guided_shares = ma.tuning.importance(guided, of)
-        assert set(shares) == set(SEARCH) and all(v >= 0 for v in guided_shares.values())
-    assert next(iter(ma.tuning.importance(guided, "one"))) == "rate"
+        shares = ma.tuning.importance(guided, of)
+        assert set(shares) == set(SEARCH) and sum(s.share for s in shares.values()) == pytest.approx(1)
+        assert all(0 <= s.share <= 1 and s.sd > 0 for s in shares.values())
+    first, share = next(iter(ma.tuning.importance(guided, "one").items()))
+    assert first == "rate" and share.share > 0.6
     with pytest.raises(DefinitionError, match="known are hypervolume, one, two"):
         ma.tuning.importance(guided, "three")
+
+
+def told_of(function: Any, names: str, trials: int = 40) -> Tuner:
+    tuner = Tuner({name: uniform(0, 1) for name in names}, sampler="sobol", initial=8, seed=3)
+    for _ in range(trials):
+        trial = tuner.ask()
+        tuner.tell(trial.number, function(*trial.settings.values()))
+    return tuner
+
+
+def test_importance_is_known_where_variances_can_be_worked_out() -> None:
+    """2 x + y: variances 4 : 1, and z does nothing. x y about its middle: nothing alone, all together, half each."""
+    shares = ma.tuning.importance(told_of(lambda x, y, z: 2 * x + y, "xyz"))
+    assert [shares[n].share for n in "xyz"] == pytest.approx([0.8, 0.2, 0.0], abs=0.04)
+    shares = ma.tuning.importance(told_of(lambda x, y: (x - 0.5) * (y - 0.5), "xy"))
+    assert [shares[n].share for n in "xy"] == pytest.approx([0.5, 0.5], abs=0.1)
+    many = ma.tuning.importance(told_of(lambda *x: x[0] + x[5], "abcdef", 30))  # more orders than are tried
+    assert many["a"].share + many["f"].share > 0.9 and sum(s.share for s in many.values()) == pytest.approx(1)
+
+
+def test_importance_is_surer_with_more_trials() -> None:
+    def spread(trials: int) -> float:
+        return max(s.sd for s in ma.tuning.importance(told_of(lambda x, y: x + np.sin(6 * y), "xy", trials)).values())
+
+    assert spread(40) < spread(8)
+
+
+def test_trials_say_who_proposed_them(guided: Tuner, tmp_path: Path) -> None:
+    """Eight spread ones, then the acquisition function with the gain it expected; saved and loaded with the rest."""
+    said = [(t.proposed_by, t.acquisition is not None) for t in guided.trials]
+    assert said == [("sobol", False)] * 8 + [("qLogNEHVI", True)] * 6
+    assert {t.proposed_by for t in tuned("random", 3, seed=0).trials} == {"random"}
+    one = told_of(lambda x: x, "x", 8)
+    one.sampler = "guided"
+    assert one.ask().proposed_by == "qLogNEI"
+    save_trials(guided, tmp_path / "trials.json")
+    again = Tuner(SEARCH, objectives=("one", "two"), reference_point={"one": -0.5, "two": -0.5})
+    load_trials(again, tmp_path / "trials.json")
+    assert [t.acquisition for t in again.trials] == [t.acquisition for t in guided.trials]
+    page = facts(guided, {})
+    assert page.trials[-1].proposed_by == "qLogNEHVI" and page.trials[-1].acquisition == guided.trials[-1].acquisition
 
 
 def test_slices_show_the_optimum(guided: Tuner) -> None:
@@ -291,6 +334,7 @@ def test_tuning_a_study_trains_what_it_asks(finished: tuple[Path, Tuning]) -> No
     assert len(tuning.front) == 4 and [t.state for t in tuning.tuner.trials] == ["told"] * 4
     settings = [t.settings for t in tuning.tuner.trials]
     assert settings[0]["method.beta"] == 0.5  # the study's own settings come first
+    assert [t.proposed_by for t in tuning.tuner.trials] == ["first", "sobol", "sobol", "sobol"]
     assert np.array_equal(tuning.front.X, [s["weights"] for s in settings])
     assert np.array_equal(tuning.front.F, tuning.tuner.values)
     page = figures.Tuning.load(root / "tiny-tuning")
@@ -320,6 +364,8 @@ def test_a_finished_tuning_repeats_nothing_and_goes_on_with_more_trials(
     more = tune(small(model), store=root, search=STUDY_SEARCH, trials=5, batch=2, callbacks=[Count()])
     assert len(steps) == 2  # one new policy of two steps
     assert np.array_equal(more.front.F[:4], tuning.front.F)
+    said = [t.proposed_by for t in more.tuner.trials]
+    assert said[:4] == [t.proposed_by for t in tuning.tuner.trials] and said[4] is not None
 
 
 def test_an_interrupted_tuning_asks_and_trains_the_same(

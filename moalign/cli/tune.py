@@ -60,6 +60,7 @@ def _outcome(tuning: Tuning, store: Path, failed: list[int]) -> dict[str, Any]:
     from moalign.tuning.record import FILE, plain
 
     best = [{"trial": t.number, "settings": {n: plain(v) for n, v in t.settings.items()}} for t in tuning.best]
+    shares = tuning.importance_or_none()
     return {
         "study": tuning.study.name,
         "file": str(store / tuning.study.name / FILE),
@@ -67,7 +68,8 @@ def _outcome(tuning: Tuning, store: Path, failed: list[int]) -> dict[str, Any]:
         "failed": failed,
         "volume": tuning.tuner.volume(),
         "best": best,
-        "importance": tuning.importance_or_none(),
+        "importance": None if shares is None else {n: s.share for n, s in shares.items()},
+        "importance_sd": None if shares is None else {n: s.sd for n, s in shares.items()},
     }
 
 
@@ -90,7 +92,8 @@ def _print(tuning: Tuning, store: Path, failed: list[int]) -> None:
     say(f"* best by the model's mean{outside}; {what} {number(tuner.volume())}")
     shares = tuning.importance_or_none()
     if shares:
-        say("importance  " + "  ".join(f"{n.removeprefix('method.')} {v:.0%}" for n, v in shares.items()))
+        parts = (f"{n.removeprefix('method.')} {100 * s.share:.0f}±{100 * s.sd:.0f}%" for n, s in shares.items())
+        say("importance  " + "  ".join(parts))
     for trial in (tuner.trials[i] for i in failed):
         say(f"failed #{trial.number}  {trial.error}")
     say(f"\nnext: {command('front', tuning.study.name, store=store)}")

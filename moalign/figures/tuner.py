@@ -58,7 +58,8 @@ class Tried(pydantic.BaseModel):
     values: dict[str, float]  # by field
     value: float | None = None  # what the search maximises; None while running or failed
     study: str | None = None  # its name in the store, if it has a study of its own
-    acquisition: float | None = None  # what the search expected of it, when it was proposed
+    proposed_by: str | None = None  # "first", "sobol", "random", or an acquisition function such as "qLogNEHVI"
+    acquisition: float | None = None  # what that function expected of it, the logarithm of a gain
     state: str | None = None  # "asked", "told", "failed" or "dropped"
     policies: list[int] = []  # numbers of its trials in this study
     objectives: dict[str, float] = {}  # what was measured at the full budget
@@ -79,6 +80,7 @@ class Tuning(Sidecar):
     fields: list[Field]
     trials: list[Tried]
     importance: dict[str, dict[str, float]] = {}  # shares of the variance, by what is explained and by setting
+    importance_sd: dict[str, dict[str, float]] = {}  # their standard deviations
     reference_point: list[float] | None = None  # corner of the hypervolume
     limits: dict[str, float] = {}  # upper bounds by column
 
@@ -162,13 +164,17 @@ def importance_figure(tuning: Tuning, height: int = 260) -> go.Figure:
         values = [shares.get(name, 0.0) for name in names]
         bars = go.Bar(x=values, y=[_short(name) for name in names], orientation="h", name=label(of), hoverinfo="skip")
         bars.update(marker={"color": STUDY_COLORS[position % len(STUDY_COLORS)]})
+        errors = tuning.importance_sd.get(of)
+        if errors:
+            spread = [errors.get(name, 0.0) for name in names]
+            bars.update(error_x={"type": "data", "array": spread, "thickness": 1, "width": 3, "color": GREY})
         if len(known) == 1:
             bars.update(text=[f"{value:.0%}" for value in values], textposition="auto")
         figure.add_trace(bars)
     themed(figure, "", height)
     figure.update_layout(showlegend=len(known) > 1, legend_traceorder="normal")
     of = f" of {label(next(iter(known)))}" if len(known) == 1 else ""
-    return on_card(figure.update_xaxes(title_text=f"share of the variance{of}", tickformat=".0%", rangemode="tozero"))
+    return on_card(figure.update_xaxes(title_text=f"share of the variance{of}", tickformat=".0%", range=[0, 1]))
 
 
 def search_figure(tuning: Tuning, height: int = 300) -> go.Figure:

@@ -2,28 +2,40 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Mapping
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from moalign import surrogate
 from moalign.arrays import FloatArray
 from moalign.errors import DefinitionError
-from moalign.tuning.tuner import Trial, Tuner
+from moalign.tuning.trial import Trial
+from moalign.tuning.tuner import Tuner
 
-SAMPLES = 1024  # points behind a share of variance
+SAMPLES, DRAWS = 256, 16  # points behind a share of variance, and functions it is computed for
+MOST_ORDERS, ORDERS = 120, 8  # of settings: all up to so many, else random ones and their reverses
 AVERAGED = 128  # settings of the others that a slice averages over
 STEPS = 25  # points of a slice
 
 HYPERVOLUME = "hypervolume"
 
 
-def importance(tuner: Tuner, of: str = HYPERVOLUME) -> dict[str, float]:
-    """Returns the share of the variance that would be gone if a setting were known, by setting, largest first.
+class Share(NamedTuple):
+    """What a setting explains, in [0, 1], and the standard deviation of that under what the model does not know."""
 
-    Total-order Sobol indices of the model's mean over the whole search space (Saltelli et al. 2010, estimator of
-    Jansen), so interactions count for every setting that takes part; the shares need not sum to one.
+    share: float
+    sd: float
+
+
+def importance(tuner: Tuner, of: str = HYPERVOLUME) -> dict[str, Share]:
+    """Returns the share of the variance over the whole search space that is due to each setting, largest first.
+
+    Shapley effects: what settings do together is divided evenly between them, so shares sum to one (total-order Sobol
+    indices count it for each). Computed for functions drawn from the model's posterior; means over the draws.
 
     Args:
         tuner: with at least as many results as spread trials.
@@ -32,21 +44,47 @@ def importance(tuner: Tuner, of: str = HYPERVOLUME) -> dict[str, float]:
 
     Raises:
         DefinitionError: nothing of this name, or too few results.
+
+    Source: Song, Nelson and Staum 2016, with the variances of Jansen's estimator (Saltelli et al. 2010).
     """
     results = _enough(tuner)
     target = _target(tuner, results, of)
-    rows = np.array([tuner.space.encode(t.settings) for t in results])
+    names = list(tuner.space.parts)
     if np.ptp(target) == 0:
-        return dict.fromkeys(tuner.space.dimensions, 0.0)
-    model = surrogate.fit(rows, target[:, None], tuner.seed)
+        return dict.fromkeys(names, Share(0.0, 0.0))
+    values = surrogate.fit(tuner.rows(results), target[:, None], tuner.seed).draws(DRAWS)
     first, second = (tuner.space.sobol(SAMPLES, tuner.seed + i) for i in (31, 32))
-    mean = model.predict(first)[0][:, 0]
-    found = {}
-    for name, part in tuner.space.parts.items():
+    # two Sobol sequences walk through the space alike, and would not be independent row by row
+    second = np.random.default_rng([tuner.seed, 34]).permutation(second)
+    base = values(first)
+
+    @cache
+    def variance(changed: frozenset[str]) -> FloatArray:
+        """Returns what is due to some settings, alone and with all others [draws]."""
         mixed = first.copy()
-        mixed[:, part] = second[:, part]
-        found[name] = float(((mean - model.predict(mixed)[0][:, 0]) ** 2).mean() / 2 / max(mean.var(), 1e-300))
-    return dict(sorted(found.items(), key=lambda item: -item[1]))
+        for name in changed:
+            mixed[:, tuner.space.parts[name]] = second[:, tuner.space.parts[name]]
+        moved: FloatArray = ((base - values(mixed)) ** 2).mean(axis=1) / 2
+        return moved
+
+    effects = np.zeros((len(names), DRAWS))
+    for order in _orders(len(names), tuner.seed):
+        for place, i in enumerate(order):
+            before = frozenset(names[k] for k in order[:place])
+            effects[i] += variance(before | {names[i]}) - (variance(before) if before else 0.0)
+    effects = np.maximum(effects, 0.0)  # below 0 only by the error of the samples
+    shares = effects / np.maximum(effects.sum(axis=0), 1e-300)
+    found = {n: Share(float(s.mean()), float(s.std())) for n, s in zip(names, shares, strict=True)}
+    return dict(sorted(found.items(), key=lambda item: -item[1].share))
+
+
+def _orders(settings: int, seed: int) -> list[tuple[int, ...]]:
+    """Returns all orders of a few settings, and random ones with their reverses of many."""
+    if math.factorial(settings) <= MOST_ORDERS:
+        return list(itertools.permutations(range(settings)))
+    rng = np.random.default_rng([seed, 33])
+    drawn = [tuple(rng.permutation(settings).tolist()) for _ in range(ORDERS)]
+    return drawn + [order[::-1] for order in drawn]
 
 
 def slices(tuner: Tuner, name: str) -> dict[str, Any]:

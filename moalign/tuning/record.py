@@ -20,7 +20,8 @@ from moalign.store import StudyStore, write_json_atomic
 from moalign.study import Study
 from moalign.tuning.insight import HYPERVOLUME, importance
 from moalign.tuning.space import Choice, Space
-from moalign.tuning.tuner import Trial, Tuner
+from moalign.tuning.trial import Trial
+from moalign.tuning.tuner import Tuner
 
 FILE = page.Tuning.FILE
 
@@ -55,17 +56,21 @@ def facts(tuner: Tuner, numbers: Mapping[tuple[int, float], list[int]]) -> page.
             so_far=volumes[t.number] if t.result is not None else None,
             on_front=t.number in front,
             source=t.source,
+            proposed_by=t.proposed_by,
+            acquisition=t.acquisition,
             error=t.error,
         )
         for t in tuner.trials
     ]
     enough = sum(t.result is not None for t in tuner.trials) >= tuner.initial
     kinds = (HYPERVOLUME, *tuner.objectives) if several else tuner.objectives
+    shares = {of: importance(tuner, of) for of in kinds} if enough else {}
     return page.Tuning(
         objective=HYPERVOLUME if several else tuner.objectives[0],
         fields=fields,
         trials=trials,
-        importance={of: importance(tuner, of) for of in kinds} if enough else {},
+        importance={of: {n: s.share for n, s in found.items()} for of, found in shares.items()},
+        importance_sd={of: {n: s.sd for n, s in found.items()} for of, found in shares.items()},
         reference_point=None if corner is None else corner.tolist(),
         limits=dict(tuner.limits),
     )
@@ -133,7 +138,8 @@ def load_trials(tuner: Tuner, path: str | Path) -> None:
     if tuner.trials:
         raise DefinitionError("load_trials needs a tuner without trials; make a new one.")
     for row in rows:
-        trial = tuner.adopt(settings_from(row["settings"], tuner.space), source=row["source"])
+        where = {name: row.get(name) for name in ("source", "proposed_by", "acquisition")}
+        trial = tuner.adopt(settings_from(row["settings"], tuner.space), **where)
         for seen in row["observations"]:
             tuner.tell(trial.number, seen["values"], seen["columns"], fidelity=seen["fidelity"])
         if row["state"] == "failed":

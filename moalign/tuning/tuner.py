@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, Literal, TypeAlias, final
 
 import numpy as np
@@ -22,49 +22,12 @@ from moalign import surrogate
 from moalign.arrays import FloatArray
 from moalign.errors import DefinitionError
 from moalign.front import hypervolume, infer_reference_point, non_dominated
-from moalign.tuning.space import Dimension, Space, distinct, names_of
+from moalign.tuning import choosing
+from moalign.tuning.space import Dimension, Space, names_of
+from moalign.tuning.trial import Observation, Trial
 
 Sampler: TypeAlias = Literal["guided", "sobol", "random"]
 FEWEST_INITIAL = 8  # spread trials before the first guided one, more in many dimensions
-RAW, STARTS, NEIGHBOURS = 512, 8, 16  # points tried for the largest expected gain: spread, then around the best
-SCALES = (0.1, 0.03, 0.01)  # how far around
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class Observation:
-    """What was measured of a trial at one budget: values by objective, further columns, share of the full budget."""
-
-    values: Mapping[str, float]
-    columns: Mapping[str, float] = field(default_factory=dict)
-    fidelity: float = 1.0
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class Trial:
-    """One point of the search space and what is known of it.
-
-    Attributes:
-        number: counted from 0.
-        settings: values by the name of their dimension.
-        state: "asked" until it is told in full, "told", "failed", or "dropped" where a short budget showed enough.
-        observations: at rising budgets.
-        error: why it failed.
-        source: where it was taken from, if not asked here.
-    """
-
-    number: int
-    settings: Mapping[str, Any]
-    state: Literal["asked", "told", "failed", "dropped"] = "asked"
-    observations: tuple[Observation, ...] = ()
-    error: str | None = None
-    source: str | None = None
-
-    @property
-    def result(self) -> Observation | None:
-        """What was measured at the full budget; None before."""
-        return next((o for o in self.observations if o.fidelity == 1.0), None)
 
 
 @final
@@ -113,12 +76,19 @@ class Tuner:
         """Returns a new trial; trials that are asked and not yet told are taken into account."""
         own = [t for t in self.trials if t.source is None]
         if not own and self.first is not None:
-            return self.adopt(self.first)
+            return self.adopt(self.first, proposed_by="first")
         guided = self.sampler == "guided" and len(own) >= self.initial and len(self._told()) >= surrogate.FEWEST
-        row = self._guided() if guided else self._spread(len(own))
-        return self.adopt(self.space.decode(row))
+        found = choosing.guided(self) if guided else choosing.spread(self, len(own))
+        return self.adopt(self.space.decode(found.row), proposed_by=found.proposed_by, acquisition=found.acquisition)
 
-    def adopt(self, settings: Mapping[str, Any], source: str | None = None) -> Trial:
+    def adopt(
+        self,
+        settings: Mapping[str, Any],
+        source: str | None = None,
+        *,
+        proposed_by: str | None = None,
+        acquisition: float | None = None,
+    ) -> Trial:
         """Returns a new trial with these settings; for trials of an earlier tuning, or ideas of one's own.
 
         Raises:
@@ -127,7 +97,13 @@ class Tuner:
         if set(settings) != set(self.space.dimensions):
             wanted = ", ".join(self.space.dimensions)
             raise DefinitionError(f"settings must name exactly {wanted}; got {', '.join(map(str, settings))}.")
-        trial = Trial(number=len(self.trials), settings=dict(settings), source=source)
+        trial = Trial(
+            number=len(self.trials),
+            settings=dict(settings),
+            source=source,
+            proposed_by=proposed_by,
+            acquisition=acquisition,
+        )
         self.trials.append(trial)
         return trial
 
@@ -225,7 +201,7 @@ class Tuner:
         results = self.results
         if len(results) < self.initial:
             return self.front()
-        means = self.model().predict(self._rows(results))[0][:, : len(self.objectives)]
+        means = self.model().predict(self.encoded(self.rows(results)))[0][:, : len(self.objectives)]
         if means.shape[1] == 1:
             return [results[int(means[:, 0].argmax())]]
         return [t for t, member in zip(results, non_dominated(means), strict=True) if member]
@@ -239,40 +215,12 @@ class Tuner:
         """Returns encoded settings as the model takes them: at the full budget."""
         return np.column_stack([rows, np.ones(len(rows))]) if self._budgets() else rows
 
-    # -------------------------------------------------------------------------------------------------------- choosing
+    def rows(self, trials: Sequence[Trial]) -> FloatArray:
+        """Returns encoded settings [trials, width]."""
+        rows = [self.space.encode(t.settings) for t in trials]
+        return np.array(rows).reshape(len(trials), self.space.width)
 
-    def _spread(self, count: int) -> FloatArray:
-        rng = np.random.default_rng([self.seed, 21, count])
-        if self.sampler == "random":
-            return self.space.spread(rng.random((1, self.space.width)))[0]
-        known = self._rows(self.trials, full=False)
-        fresh = distinct(self.space.sobol(16, self.seed, skip=count), known)
-        return fresh[0] if len(fresh) else self.space.spread(rng.random((1, self.space.width)))[0]
-
-    def _guided(self) -> FloatArray:
-        """Returns the point of the largest expected gain among many spread ones and neighbours of the best."""
-        rng = np.random.default_rng([self.seed, 22, len(self.trials)])
-        known = self._rows(self.trials, full=False)
-        model, waiting = self.model(), [t for t in self.trials if t.state == "asked"]
-        corner = self.reference_point
-        told = self._rows([t for t in self.trials if t.observations], full=False)
-        gain = model.gain(
-            np.zeros(len(self.objectives)) if corner is None else corner,
-            self.encoded(self._rows(waiting, full=False)),
-            baseline=self.encoded(told),
-            limits=[(len(self.objectives) + i, bound) for i, bound in enumerate(self.limits.values())],
-        )
-        best = self._rows(self.front(), full=False)
-        near = self.space.near(np.repeat(best, NEIGHBOURS, axis=0), SCALES[0], rng) if len(best) else best
-        pool = np.concatenate([self.space.sobol(RAW, self.seed + 1 + len(self.trials)), near])
-        pool = distinct(np.unique(pool, axis=0), known)
-        judged = gain(self.encoded(pool))
-        for scale in SCALES:
-            top = pool[np.argsort(-judged, kind="stable")[:STARTS]]
-            around = distinct(self.space.near(np.repeat(top, NEIGHBOURS, axis=0), scale, rng), known)
-            if len(around):
-                pool, judged = np.concatenate([pool, around]), np.concatenate([judged, gain(self.encoded(around))])
-        return pool[int(judged.argmax())]
+    # ------------------------------------------------------------------------------------------------------- the model
 
     def _data(self) -> tuple[FloatArray, FloatArray]:
         """Returns what the model is fitted to: encoded settings, and objectives followed by the limited columns.
@@ -282,14 +230,14 @@ class Tuner:
         told = self._told()
         failed = [t for t in self.trials if t.state == "failed"]
         table = np.array([[*o.values.values(), *(o.columns[n] for n in self.limits)] for _, o in told], dtype=float)
-        rows = self._rows([t for t, _ in told], full=False)
+        rows = self.rows([t for t, _ in told])
         if failed:
             span = np.maximum(np.ptp(table, axis=0), 1e-6)
             m = len(self.objectives)
             bad = np.append(table[:, :m].min(axis=0) - 0.1 * span[:m], table[:, m:].max(axis=0) + 0.1 * span[m:])
             bad[m:] = np.maximum(bad[m:], list(self.limits.values()))
             table = np.concatenate([table, np.tile(bad, (len(failed), 1))])
-            rows = np.concatenate([rows, self._rows(failed, full=False)])
+            rows = np.concatenate([rows, self.rows(failed)])
         budgets = self._budgets()
         if budgets:
             low = math.log(min(budgets))
@@ -303,11 +251,6 @@ class Tuner:
     def _budgets(self) -> list[float]:
         """Returns the budgets below the full one that were used."""
         return sorted({o.fidelity for _, o in self._told() if o.fidelity < 1})
-
-    def _rows(self, trials: Sequence[Trial], full: bool = True) -> FloatArray:
-        """Returns encoded settings [trials, width], as the model takes them if `full`."""
-        rows = np.array([self.space.encode(t.settings) for t in trials]).reshape(len(trials), self.space.width)
-        return self.encoded(rows) if full else rows
 
     def _table(self, rows: Sequence[Mapping[str, float]]) -> FloatArray:
         return np.array([[row[n] for n in self.objectives] for row in rows]).reshape(len(rows), len(self.objectives))

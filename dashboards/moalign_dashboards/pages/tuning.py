@@ -77,9 +77,11 @@ def _trials(context: Context) -> Any:
         values = [visible(field.shown(trial.values[field.name])) for field in tuning.fields]
         reached = [number(trial.objectives.get(name)) for name in measured]
         state = visible(trial.state or "–") + (" · on the front" if trial.on_front else "")
-        rows.append((str(trial.number), _made(context, trial, known), state, *values, *reached, number(trial.value)))
-    header = ("trial", "policies", "state", *(field.name for field in tuning.fields), *measured, tuning.objective)
-    return table(header, rows, texts=(1, 2))
+        why, made = visible(trial.proposed_by or "–"), _made(context, trial, known)
+        rows.append((str(trial.number), made, state, why, *values, *reached, number(trial.value)))
+    fields = [field.name for field in tuning.fields]
+    header = ("trial", "policies", "state", "proposed by", *fields, *measured, tuning.objective)
+    return table(header, rows, texts=(1, 2, 3))
 
 
 def _made(context: Context, trial: Tried, known: set[str]) -> Any:
