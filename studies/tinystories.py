@@ -62,12 +62,16 @@ UNKIND_WORDS = (
     "broken", "fell", "fight", "fought", "shouted", "yelled", "screamed", "hated", "trouble", "dangerous", "ugly",
     "dirty",
 )  # fmt: skip
-LIMITS = {"warm": (-4.0, 4.0), "dialogue": (0.0, 3.0), "long": (0.0, 16.0)}  # of the raw rewards
+# Limits of the raw rewards by new tokens; within 64 hardly any response closes two quotations
+LIMITS = {
+    64: {"warm": (-4.0, 4.0), "dialogue": (0.0, 1.0), "long": (0.0, 16.0)},
+    96: {"warm": (-4.0, 4.0), "dialogue": (0.0, 3.0), "long": (0.0, 16.0)},
+}
 # Means and standard deviations of the clipped rewards by new tokens, measured on samples of the base policy for all
 # training prompts, and the base policy's standardised means on the 128 held-out prompts at 96:
 # python studies/tinystories.py constants --new-tokens 96
 MOMENTS = {
-    64: {"warm": (0.541, 1.014), "dialogue": (0.104, 0.334), "long": (7.855, 2.067)},
+    64: {"warm": (0.541, 1.014), "dialogue": (0.095, 0.294), "long": (7.855, 2.067)},
     96: {"warm": (0.669, 1.227), "dialogue": (0.324, 0.612), "long": (8.239, 1.995)},
 }
 HELD_OUT_MEANS = {"warm": 0.201, "dialogue": -0.202, "long": 0.214}
@@ -197,16 +201,18 @@ def problem(policy: ma.Policy, train: Sequence[str], seed: int, prompts: int = 8
 
 
 def standardised(name: str, new_tokens: int = NEW_TOKENS) -> Any:
-    """Returns a reward, clipped and in standard deviations of the base policy's samples on the training prompts.
-
-    The standard deviations are those of the measured length that is nearest to `new_tokens`.
-    """
-    return ma.Standardize(clipped(name), *MOMENTS[min(MOMENTS, key=lambda tokens: abs(tokens - new_tokens))][name])
+    """Returns a reward, clipped and in standard deviations of the base policy's samples on the training prompts."""
+    return ma.Standardize(clipped(name, new_tokens), *MOMENTS[_measured(new_tokens)][name])
 
 
-def clipped(name: str) -> ma.Clip:
+def clipped(name: str, new_tokens: int = NEW_TOKENS) -> ma.Clip:
     """Returns a reward within its limits, so that no single text decides a mean."""
-    return ma.Clip(REWARDS[name], *LIMITS[name])
+    return ma.Clip(REWARDS[name], *LIMITS[_measured(new_tokens)][name])
+
+
+def _measured(new_tokens: int) -> int:
+    """Returns the measured length of responses that is nearest."""
+    return min(MOMENTS, key=lambda tokens: abs(tokens - new_tokens))
 
 
 def folders(model: str | Path | None, data: str | Path | None) -> tuple[Path, Path]:
@@ -261,7 +267,7 @@ def constants(
     for prompts in (list(train), list(held_out)):
         [generations] = engine.generate(prompts, ma.Sampling(samples=samples, max_new_tokens=new_tokens))
         drawn.append(([prompts[g.prompt] for g in generations], [g.text for g in generations]))
-    fitted = {name: ma.rewards.standardize(clipped(name), *drawn[0]) for name in REWARDS}
+    fitted = {name: ma.rewards.standardize(clipped(name, new_tokens), *drawn[0]) for name in REWARDS}
     moments = {name: (round(f.mean, 3), round(f.scale, 3)) for name, f in fitted.items()}
     means = {name: round(float(f(*drawn[1]).mean()), 3) for name, f in fitted.items()}
     return f"MOMENTS = {moments}\nHELD_OUT_MEANS = {means}"
