@@ -140,6 +140,7 @@ def test_held_out_pairs_judge_the_rewards_of_a_run_and_train_nothing_again(tmp_p
     assert np.array_equal(before.F, after.F) and (folder / "study.json").read_text() == definition
     found = figures.Calibration.load(folder)
     assert found is not None and [reward.name for reward in found.rewards] == ["liked", "vowels"]
+    assert "Calibration of the rewards" in (folder / "report.html").read_text()
     pairs = study.evaluation.pairs["vowels"]
     with Store(tmp_path).study("tiny").drive():
         engine = Engine(study.problem.policy, workspace=Store(tmp_path).study("tiny"), seed=study.seed)
@@ -216,6 +217,7 @@ def test_a_run_says_what_groups_gain_from_each_policy(tmp_path: Path) -> None:
             ]
             assert fact.value == pytest.approx(np.mean(rewards)) and fact.low is not None and fact.low <= fact.value
     assert worst_group(shown[0]) == min(shown[0], key=lambda g: shown[0][g].value)
+    assert "What groups gain from each policy" in (records.folder / "report.html").read_text()
     before = (records.folder / figures.People.FILE).read_bytes()
     ma.run(study, store=tmp_path)
     assert (records.folder / figures.People.FILE).read_bytes() == before

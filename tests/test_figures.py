@@ -215,7 +215,7 @@ def test_kl_figure_has_a_panel_per_objective_from_the_untrained_policy() -> None
     figure = figures.kl_figure(figures.front_view(make_front(5), make_oracle(5)))
     assert len(by_name(figure, "non-dominated")) == 5
     assert all(trace.x == (0.0,) and trace.y == (0.2,) for trace in by_name(figure, "reference policy (untrained)"))
-    assert figure.layout.yaxis4.title.text == "humour (reward, higher is better)"
+    assert figure.layout.yaxis4.title.text == "humour (reward)"
 
 
 def test_labels_that_would_overprint_are_left_out() -> None:

@@ -12,8 +12,8 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from moalign.arrays import FloatArray, IntArray
-from moalign.figures.marks import error_bars, groups, linked, reference_mark
-from moalign.figures.style import GREEN, STUDY_COLORS, STUDY_SYMBOLS, VERMILLION, axis_title, message_figure, themed
+from moalign.figures.marks import error_bars, groups, linked, oracle_marker, reference_mark
+from moalign.figures.style import STUDY_COLORS, STUDY_SYMBOLS, VERMILLION, axis_title, message_figure, themed
 from moalign.figures.text import label
 from moalign.figures.view import KL, FrontView
 
@@ -144,6 +144,6 @@ def _line(view: FrontView, objective: int, color: str) -> go.Scatter:
 def _oracle(view: FrontView, objective: int) -> go.Scatter:
     assert view.oracle is not None
     curve = view.oracle.curve
-    marker = {"symbol": "circle-open", "color": GREEN, "size": 7, "line": {"width": 1.4, "color": GREEN}}
+    marker = oracle_marker(len(curve.kl))
     dots = go.Scatter(x=curve.kl, y=curve.values[:, objective], mode="markers", marker=marker)
     return dots.update(name=label(curve.label), legendgroup="oracle", hoverinfo="skip")

@@ -9,8 +9,8 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from moalign.figures.marks import error_bars, groups, linked, reference_mark
-from moalign.figures.style import BLUE, GREEN, axis_title, legend_above, message_figure, themed
+from moalign.figures.marks import error_bars, groups, linked, oracle_marker, reference_mark
+from moalign.figures.style import BLUE, GREEN, axis_title, legend_above, message_figure, panel_title, themed
 from moalign.figures.text import label, number
 from moalign.figures.view import FrontView, OracleView
 
@@ -64,7 +64,7 @@ def kl_figure(view: FrontView) -> go.Figure:
         place = {"row": j // columns + 1, "col": j % columns + 1}
         for trace in _kl_traces(view, j):
             figure.add_trace(trace.update(showlegend=j == 0), **place)
-        figure.update_yaxes(title_text=axis_title(name), **place)
+        figure.update_yaxes(title_text=panel_title(name) if count > 1 else axis_title(name), **place)
         figure.update_xaxes(title_text="KL to the reference (nats)", rangemode="tozero", **place)
     height = 110 + 370 * rows
     return themed(figure, title, height=height).update_layout(**legend_above(height))
@@ -109,8 +109,8 @@ def _uncrowded(view: FrontView, objective: int) -> set[int]:
 
 
 def _oracle_dots(oracle: OracleView, objective: int) -> go.Scatter:
-    marker = {"color": GREEN, "size": 3, "opacity": 0.5}
-    dots = go.Scatter(x=oracle.curve.kl, y=oracle.curve.values[:, objective], mode="markers", marker=marker)
+    x, y = oracle.curve.kl, oracle.curve.values[:, objective]
+    dots = go.Scatter(x=x, y=y, mode="markers", marker=oracle_marker(len(x)))
     return dots.update(name=label(oracle.curve.label), legendgroup="oracle", hoverinfo="skip")
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from moalign.arrays import BoolArray, FloatArray
-from moalign.figures.marks import REFERENCE_NAME, Group, error_bars, groups, linked, reference_text
+from moalign.figures.marks import REFERENCE_NAME, Group, error_bars, groups, linked, oracle_marker, reference_text
 from moalign.figures.style import (
     GREEN,
     GREY,
@@ -30,7 +30,6 @@ KL_TITLE = "KL to the reference policy (nats per response, lower is nearer)"
 CORNER_NAME = "reference point"
 _CORNER_TEXT = "reference point: corner of the hypervolume"
 _FADED = 0.16
-_ORACLE_MARKER = {"symbol": "circle-open", "color": GREEN, "size": 7, "line": {"width": 1.4, "color": GREEN}}
 
 
 @final
@@ -220,7 +219,7 @@ def _oracle_plane(view: FrontView, x: str, y: str) -> Any:
         order = view.oracle.order
         line = {"color": GREEN, "width": 2, "dash": "dash"}
         return go.Scatter(x=across[order], y=up[order], mode="lines", line=line, **common)
-    return go.Scatter(x=across, y=up, mode="markers", marker=_ORACLE_MARKER, **common)
+    return go.Scatter(x=across, y=up, mode="markers", marker=oracle_marker(len(across)), **common)
 
 
 def _oracle_space(view: FrontView, axes: Sequence[str]) -> list[Any]:

@@ -16,11 +16,22 @@ from moalign.figures.marks import (
     error_bars,
     groups,
     linked,
+    oracle_marker,
     reference_mark,
     reference_text,
 )
 from moalign.figures.parallel import parallel_figure
-from moalign.figures.style import GREEN, GREY, LIGHT, ORANGE, axis_title, message_figure, themed
+from moalign.figures.style import (
+    GREEN,
+    GREY,
+    LIGHT,
+    ORANGE,
+    axis_title,
+    legend_above,
+    message_figure,
+    panel_title,
+    themed,
+)
 from moalign.figures.text import label, label_in_space
 from moalign.figures.view import FrontView, OracleView
 
@@ -66,8 +77,8 @@ def _space_figure(view: FrontView, title: str) -> go.Figure:
     for column, pair in enumerate(combinations(range(3), 2), start=1):
         place = {"row": 2, "col": column}
         _draw_pair(figure, view, pair, place, legend=False)
-        figure.update_xaxes(title_text=axis_title(view.objectives[pair[0]]), **place)
-        figure.update_yaxes(title_text=axis_title(view.objectives[pair[1]]), **place)
+        figure.update_xaxes(title_text=panel_title(view.objectives[pair[0]]), **place)
+        figure.update_yaxes(title_text=panel_title(view.objectives[pair[1]]), **place)
     themed(figure, title, height=1000)
     axis = {"gridcolor": LIGHT.grid, "linecolor": LIGHT.line, "showbackground": False, "showspikes": False}
     titles = [
@@ -77,7 +88,7 @@ def _space_figure(view: FrontView, title: str) -> go.Figure:
     return figure.update_layout(
         scene={"xaxis": titles[0], "yaxis": titles[1], "zaxis": titles[2], "aspectmode": "cube"},
         scene_camera={"eye": {"x": 1.4, "y": 1.4, "z": 0.75}, "center": {"x": 0, "y": 0, "z": -0.13}},
-        legend={"x": 0, "y": 0.98, "xanchor": "left", "yanchor": "top", "itemsizing": "constant"},
+        **legend_above(1000),
     )
 
 
@@ -154,7 +165,7 @@ def _oracle_trace(oracle: OracleView, pair: tuple[int, int]) -> go.Scatter:
         x, y = values[oracle.order].T
         return go.Scatter(x=x, y=y, mode="lines", line={"color": GREEN, "width": 2, "dash": "dash"}, **common)
     x, y = values[:, list(pair)].T
-    return go.Scatter(x=x, y=y, mode="markers", marker={"color": GREEN, "size": 3, "opacity": 0.45}, **common)
+    return go.Scatter(x=x, y=y, mode="markers", marker=oracle_marker(len(x)), **common)
 
 
 def _staircase(view: FrontView) -> go.Scatter:

@@ -9,11 +9,12 @@ import numpy as np
 import plotly.graph_objects as go
 
 from moalign.arrays import FloatArray
-from moalign.figures.style import BLUE, GREY, LIGHT, ORANGE, VERMILLION
+from moalign.figures.style import BLUE, GREEN, GREY, LIGHT, ORANGE, VERMILLION
 from moalign.figures.text import label
 from moalign.figures.view import FrontView
 
 REFERENCE_NAME = "reference policy (untrained)"
+_MOST_RINGS = 60  # points of the exact optimum
 _MOST_ERROR_BARS = 150  # points; more bars hide what they qualify
 
 
@@ -86,3 +87,10 @@ def reference_text(view: FrontView) -> str:
     values = () if view.reference_values is None else view.reference_values
     pairs = zip(view.objectives, values, strict=False)
     return "<br>".join([f"<b>{REFERENCE_NAME}</b>", *(f"{label(name)}: {value:.4g}" for name, value in pairs)])
+
+
+def oracle_marker(points: int) -> dict[str, Any]:
+    """Returns how points of the exact optimum are drawn: rings, or dots where there are many."""
+    if points > _MOST_RINGS:
+        return {"color": GREEN, "size": 3, "opacity": 0.5}
+    return {"symbol": "circle-open", "color": GREEN, "size": 7, "line": {"width": 1.4, "color": GREEN}}

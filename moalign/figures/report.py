@@ -25,7 +25,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from moalign import figures
-from moalign.figures.text import measured, number, visible
+from moalign.figures.text import measured, number, short_line, visible
 from moalign.figures.view import FrontView, OracleCurve
 from moalign.front import Front, Point
 from moalign.front.tables import write_atomically
@@ -54,6 +54,7 @@ def write_report(
     oracle: OracleCurve | None = None,
     summary: Mapping[str, str | float] | None = None,
     notes: Sequence[str] = (),
+    more: Sequence[tuple[str, str, go.Figure]] = (),
 ) -> Path:
     """Writes the report of `front` and returns its path. The file appears complete or not at all.
 
@@ -66,13 +67,18 @@ def write_report(
         oracle: exact optimum to draw behind the front.
         summary: further headline numbers, by name.
         notes: sentences the reader should see first.
+        more: further figures as (heading, caption, figure), below those of the front.
 
     Raises:
         DefinitionError: the oracle curve belongs to another problem.
         OSError: the file cannot be written.
     """
     target = Path(path)
-    write_atomically(target, _render(front, title, config, generations, oracle, summary or {}, notes))
+    added = [
+        _Section(name=f"more-{i}", heading=heading, caption=caption, drawings=[_drawing(figure)])
+        for i, (heading, caption, figure) in enumerate(more)
+    ]
+    write_atomically(target, _render(front, title, config, generations, oracle, summary or {}, notes, added))
     return target
 
 
@@ -84,6 +90,7 @@ def _render(
     oracle: OracleCurve | None,
     summary: Mapping[str, str | float],
     notes: Sequence[str],
+    added: Sequence[_Section],
 ) -> str:
     view = figures.front_view(front, oracle)
     plotly, script = get_plotlyjs(), asset("report.js")
@@ -95,7 +102,7 @@ def _render(
             lead=visible(f"Study {front.study}: {len(front)} policies for {', '.join(front.objectives)}."),
             facts=_facts(front, view, summary),
             notes=[visible(note) for note in (*notes, front.unattained_problem()) if note],
-            figures=_sections(view),
+            figures=[*_sections(view), *added],
             table=_table(front),
             configuration=[(visible(name), visible(value)) for name, value in _flat(config)],
             policies=[policy(front, row, generations.get(front[row].trial, ())) for row in range(len(front))],
@@ -112,7 +119,9 @@ def _render(
 def _facts(front: Front, view: FrontView, summary: Mapping[str, str | float]) -> list[dict[str, str]]:
     prompts = None if front.prompt_values is None else front.prompt_values.shape[1]
     known = not math.isnan(view.hypervolume.low)
-    corner = ", ".join(f"{name} {number(v)}" for name, v in zip(front.objectives, front.reference_point, strict=True))
+    corner = ", ".join(
+        f"{short_line(name)} {number(v, 3)}" for name, v in zip(front.objectives, front.reference_point, strict=True)
+    )
     facts = [
         ("Non-dominated policies", f"{int(view.non_dominated.sum())} of {len(front)}", _infeasible_note(view)),
         ("Hypervolume", str(view.hypervolume), f"95% bootstrap over {prompts} prompts" if known else "no interval"),
@@ -245,11 +254,27 @@ def _text(row: Mapping[str, Any]) -> dict[str, str]:
 def _flat(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     rows: list[tuple[str, str]] = []
     for name, value in config.items():
+        if name == "@code":
+            continue  # hashes of functions stand in study.json
+        if isinstance(value, (list, tuple)) and any(isinstance(v, Mapping) for v in value):
+            value = {str(v.get("name", i)) if isinstance(v, Mapping) else str(i): v for i, v in enumerate(value)}
         if isinstance(value, Mapping) and value:
             rows += _flat(value, f"{prefix}{name}.")
         else:
-            rows.append((f"{prefix}{name}", value if isinstance(value, str) else repr(value)))
+            rows.append((f"{prefix}{name}", _written(value)))
     return rows
+
+
+def _written(value: Any) -> str:
+    """Returns a value that is no mapping as text; long lists of mappings by their names."""
+    if value is None:
+        return "–"
+    if isinstance(value, float):
+        return number(value, 6)
+    if isinstance(value, (list, tuple)):
+        rows = [_written(entry) for entry in value]
+        return "; ".join(rows) if any(isinstance(entry, (list, tuple, Mapping)) for entry in value) else ", ".join(rows)
+    return str(value)
 
 
 def embedded(text: str) -> Markup:

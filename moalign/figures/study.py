@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, final
 
 import numpy as np
+import plotly.graph_objects as go
 
 from moalign.figures.course import HistoryBand, history_band
+from moalign.figures.people import People, utility_figure
+from moalign.figures.quality import Calibration, calibration_figure
 from moalign.figures.view import FrontView, OracleCurve, front_view
 from moalign.front import Front, front_of_records
 from moalign.store import EventRecord, Holder, StudyStore, TrialRecord, load_generations
@@ -122,7 +125,20 @@ def write_study_report(records: StudyStore, front: Front, path: Path) -> Path:
         oracle=oracle_curve(records.events("oracle")),
         summary=None,
         notes=notes,
+        more=_beside(records.folder),
     )
+
+
+def _beside(folder: Path) -> list[tuple[str, str, go.Figure]]:
+    """Returns the figures of what lies beside the records: the calibration of rewards and the utilities of groups."""
+    found = []
+    if (calibration := Calibration.load(folder)) is not None:
+        caption = "Held-out pairs: on the diagonal a reward means what it says; below it is overconfident."
+        found.append(("Calibration of the rewards", caption, calibration_figure(calibration)))
+    if (people := People.load(folder)) is not None and people.utilities:
+        caption = "Mean over held-out prompts with 95% intervals; rings mark the group that a policy serves worst."
+        found.append(("What groups gain from each policy", caption, utility_figure(people)))
+    return found
 
 
 def _progress(trials: tuple[TrialRecord, ...], events: tuple[EventRecord, ...], driver: Holder | None) -> Progress:

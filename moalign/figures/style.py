@@ -86,6 +86,11 @@ def axis_title(name: str) -> str:
     return f"{label(name)} (reward, higher is better)"
 
 
+def panel_title(name: str) -> str:
+    """Returns the title of an objective's axis where several panels stand side by side."""
+    return f"{label(name, 18)} (reward)"
+
+
 def recoloured(figure: dict[str, Any], theme: Theme) -> dict[str, Any]:
     """Returns a drawn figure, as JSON values, with the colours of the light theme exchanged for those of another."""
     colors = theme_colors()

@@ -22,13 +22,13 @@ def visible(text: str) -> str:
 def label(text: str, longest: int = _LONGEST_LABEL) -> str:
     """Returns `text` as one short line for a figure, where plotly would otherwise read tags, links and entities."""
     return html.escape(
-        _short_line(text, longest), quote=False
+        short_line(text, longest), quote=False
     )  # plotly decodes &amp; &lt; &gt;, but shows &quot; as it is
 
 
 def label_in_space(text: str) -> str:
     """Returns `text` as one short line for a three-dimensional scene, where plotly reads tags but not entities."""
-    return _short_line(text).translate({ord("<"): "‹", ord(">"): "›"})
+    return short_line(text).translate({ord("<"): "‹", ord(">"): "›"})
 
 
 def number(value: float | int | None, digits: int = 4) -> str:
@@ -72,7 +72,8 @@ def _measurable(error: float, value: float) -> bool:
     return math.isfinite(error) and error > 1e-9 * max(abs(value), 1e-9)
 
 
-def _short_line(text: str, longest: int = _LONGEST_LABEL) -> str:
+def short_line(text: str, longest: int = _LONGEST_LABEL) -> str:
+    """Returns `text` as one line of at most `longest` characters, without markup or escapes of any kind."""
     line = " ".join(visible(text).split())
     return line if len(line) <= longest else f"{line[: longest - 1]}…"
 

@@ -83,7 +83,7 @@ def _ternary_figure(view: FrontView, name: str, values: FloatArray) -> go.Figure
         trace = go.Scatterternary(a=a, b=b, c=c, mode="markers", name=group.name, cliponaxis=False)
         figure.add_trace(trace.update(marker=_marker(group, size=12), **linked(view, group.rows)))
     _share_colors(figure, view, name, values)
-    themed(figure, f"Weights, coloured by {label(name)}", height=500)
+    themed(figure, f"Weights, coloured by {label(name, 14)}", height=500)
     # No ticks at the corners, where those of two sides would collide with the names.
     axis = {"gridcolor": LIGHT.grid, "linecolor": LIGHT.line, "tickvals": [0.2, 0.4, 0.6, 0.8], "min": 0}
     names = [{**axis, "tickfont": {"size": 11}, "title": {"text": label(objective)}} for objective in view.objectives]
@@ -113,7 +113,7 @@ def _pairs_figure(view: FrontView, name: str, values: FloatArray) -> go.Figure:
                 figure.add_trace(trace, **place)
     _share_colors(figure, view, name, values)
     height = 220 + 170 * side
-    themed(figure, f"Weights, coloured by {label(name)}", height=height)
+    themed(figure, f"Weights, coloured by {label(name, 14)}", height=height)
     for j, objective in enumerate(view.objectives):
         if j < side:
             figure.update_xaxes(title_text=label(objective), row=side, col=j + 1)
