@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Any, final
 
 from benchmarks.common import Options, Row, parse, run
+from benchmarks.workload import EOS, RESERVED, SIZES, model, tokenizer
 
 FLOORS = {  # method: (score, what it is, least)
     "MODPO": ("share", "share of the gain in w . R - beta KL, mean over weights / exact optimum", 0.9),
@@ -29,9 +30,13 @@ FLOORS = {  # method: (score, what it is, least)
 LATTICE = 10  # policies of MODPO and MORLHF
 WITHIN = 0.95  # of the optimum's gain, on the small problem
 BETA = 0.5
-WORDS, PROMPTS = 12, 2  # of the small problem: all responses are one word
-SCALE = 8  # of the random weights, so that a prompt changes what is said; more makes words rare
-SILENCE = -3.0  # reward of a response that is not a word
+# The small problem: what two groups like among 16 tokens, all that can be said to the one prompt.
+TOKENS, PROMPT = 16, "t7"
+LIKED = {
+    "many": {"t3": 1.5, "t5": -0.2, "t9": 0.8, "t13": 0.9},
+    "few": {"t3": -0.8, "t5": 1.4, "t9": 0.5, "t13": -0.6, "t14": 1.2},
+}
+SCALE = 15  # of the random weights, from a deviation of 0.02 to 0.3: the model has preferences of its own
 
 
 def embedded_rows(seeds: Sequence[int]) -> list[Row]:
@@ -53,89 +58,76 @@ def embedded_rows(seeds: Sequence[int]) -> list[Row]:
 
 @final
 @dataclass(frozen=True)
-class Table:
-    """The reward of every word after every prompt; of silence, the lowest."""
+class Liked:
+    """The reward of a group: by the word, 0 for all others and for silence."""
 
-    entries: tuple[tuple[str, str, float], ...]
+    group: str
 
     def __call__(self, prompts: Sequence[Any], responses: Sequence[str]) -> list[float]:
-        known = {(p, w): value for p, w, value in self.entries}
-        return [known.get((str(p), r.strip()), SILENCE) for p, r in zip(prompts, responses, strict=True)]
+        return [LIKED[self.group].get(r.strip(), 0.0) for r in responses]
 
 
 @final
 @dataclass(frozen=True)
 class Small:
-    """A random model with a reward for every word after every prompt, where a response is one word.
+    """A random model that answers one token, and two groups that disagree.
 
     Attributes:
-        engine, problem: the model; prompts and objectives, with pairs of all words and exact labels.
-        said: all words after all prompts, as samples of one token.
-        written: the same as texts, which the model ends.
-        rewards: [prompts, words, objectives].
+        engine, problem: the model; the objectives, with pairs of all words and exact labels.
+        said: all tokens, as samples of one.
+        written: all words, as texts that end.
     """
 
     engine: Any
     problem: Any
     said: Any
     written: Any
-    rewards: Any
 
-    def log_probs(self, responses: Any, adapters: Any = None) -> Any:
-        """Returns log-probs [policies, prompts, words]; without adapters of the base [prompts, words]."""
+    def known(self, responses: Any, adapters: Any = None) -> tuple[Any, Any, Any]:
+        """Returns log-probs of the adapters [policies, 1, responses], of the base [1, responses], and rewards."""
         import torch
 
-        found = torch.from_numpy(self.engine.log_probs(responses, adapters))
-        shape = (PROMPTS, WORDS)
-        return found.view(*shape) if adapters is None else found.view(len(found), *shape)
+        decode = self.engine.language_model.decode_response
+        texts = [decode((), tuple(i for i in ids if i != EOS)) for ids in responses.completions]
+        rewards = torch.tensor([[Liked(group)([], [text])[0] for group in LIKED] for text in texts]).double()
+        policy = None if adapters is None else torch.from_numpy(self.engine.log_probs(responses, adapters))[:, None]
+        return policy, torch.from_numpy(self.engine.log_probs(responses)), rewards[None]
 
 
 def small_problem(seed: int) -> Small:
-    """Returns the small problem; rewards have unit variance, and two of the three objectives are at odds."""
+    """Returns the small problem."""
     import numpy as np
     import torch
 
     import moalign as ma
-    from benchmarks.workload import RESERVED, SIZES, model, tokenizer
     from moalign.policy.batches import Responses
     from moalign.policy.engine import Engine
 
-    size = replace(SIZES["tiny"], vocabulary=RESERVED + WORDS)
-    base = model(size, seed)
+    base = model(replace(SIZES["tiny"], vocabulary=TOKENS), seed)
     with torch.no_grad():
         for weight in base.parameters():
             weight.mul_(SCALE if weight.ndim > 1 else 1)
-    policy = ma.Policy(base, tokenizer(size.vocabulary))
+    policy = ma.Policy(base, tokenizer(TOKENS))
     engine = Engine(policy, seed=seed, device="cpu")
-    words = [f"t{i}" for i in range(RESERVED, size.vocabulary)]
-    prompts = words[:PROMPTS]
-    scores = np.random.default_rng([seed, 8]).standard_normal((PROMPTS, WORDS, 3))
-    scores[..., 1] = 0.8 * scores[..., 1] - 0.6 * scores[..., 0]
-    table = {(p, w): scores[i, j] for i, p in enumerate(prompts) for j, w in enumerate(words)}
-    ids = tuple(engine.encode_prompt(p) for p in prompts)
+    words = [f"t{i}" for i in range(RESERVED, TOKENS)]
     said = Responses(
-        prompts=ids,
-        prompt_of=np.repeat(np.arange(PROMPTS), WORDS),
-        completions=tuple((RESERVED + i,) for i in range(WORDS)) * PROMPTS,
+        prompts=(engine.encode_prompt(PROMPT),),
+        prompt_of=np.zeros(TOKENS, dtype=np.int64),
+        completions=tuple((i,) for i in range(TOKENS)),
     )
-    written = engine.encode([p for p in prompts for _ in words], words * PROMPTS)
-    every = [(p, i, j) for p in range(PROMPTS) for i in range(WORDS) for j in range(i)]
+    pairs = [(a, b) for i, a in enumerate(words) for b in words[:i]]
 
-    def objective(name: str, k: int) -> Any:
-        pairs = ma.PreferencePairs(
-            prompts=tuple(prompts[p] for p, _, _ in every),
-            chosen=tuple(words[i] for _, i, _ in every),
-            rejected=tuple(words[j] for _, _, j in every),
-            labels=np.array([1 / (1 + np.exp(scores[p, j, k] - scores[p, i, k])) for p, i, j in every]),
+    def objective(group: str) -> Any:
+        value = LIKED[group]
+        labels = [1 / (1 + np.exp(value.get(b, 0.0) - value.get(a, 0.0))) for a, b in pairs]
+        chosen, rejected = zip(*pairs, strict=True)
+        given = ma.PreferencePairs(
+            prompts=(PROMPT,) * len(pairs), chosen=chosen, rejected=rejected, labels=np.array(labels)
         )
+        return ma.Objective(group, Liked(group), pairs=given)
 
-        return ma.Objective(
-            name, Table(tuple(sorted((p, w, float(row[k])) for (p, w), row in table.items()))), pairs=pairs
-        )
-
-    objectives = tuple(objective(name, k) for k, name in enumerate("abc"))
-    problem = ma.Problem(policy=policy, objectives=objectives, prompts=prompts)
-    return Small(engine, problem, said, written, torch.from_numpy(scores))
+    problem = ma.Problem(policy=policy, objectives=tuple(map(objective, LIKED)), prompts=[PROMPT])
+    return Small(engine, problem, said, engine.encode([PROMPT] * len(words), words))
 
 
 def small_shares(seed: int) -> dict[str, float]:
@@ -148,38 +140,34 @@ def small_shares(seed: int) -> dict[str, float]:
     from moalign.oracle import gain_share, maximin, oracle, policy_values
     from moalign.policy.on_policy import Rollouts
 
-    small, weights = small_problem(seed), ma.grid(3, steps=2)
+    small, weights = small_problem(seed), ma.grid(2, steps=4)
     sampled = {"rollouts": Rollouts(sampling=ma.Sampling(samples=64, max_new_tokens=1)),
-               "training": ma.Training(steps=150, batch_size=PROMPTS, learning_rate=1e-2)}  # fmt: skip
-    paired = ma.Training(steps=200, batch_size=64, learning_rate=2e-2)
-
-    def fitted(method: Any, asked: Any, responses: Any) -> tuple[Any, Any, Any]:
-        policies = method.fit(small.problem, asked, small.engine)
-        base = small.log_probs(responses)
-        exact = policy_values(small.log_probs(responses, policies.stack), small.rewards, log_base=base)
-        return policies, exact, base
-
+               "training": ma.Training(steps=200, batch_size=1, learning_rate=1e-2, warmup=0.05)}  # fmt: skip
+    paired = ma.Training(steps=200, batch_size=64, learning_rate=1e-2)
     found = {}
     for name, method, responses in (
         ("MODPO", MODPO(beta=BETA, training=paired), small.written),
         ("MORLHF", MORLHF(beta=BETA, **sampled), small.said),
     ):
-        _, exact, base = fitted(method, weights, responses)
-        best = oracle(small.rewards, weights, BETA, log_base=base)
+        policies = method.fit(small.problem, weights, small.engine)
+        log_policy, base, rewards = small.known(responses, policies.stack)
+        exact = policy_values(log_policy, rewards, log_base=base)
+        best = oracle(rewards, weights, BETA, log_base=base)
         found[name] = float(gain_share(best, rewards=exact.rewards, kl=exact.kl).mean())
     start = MORLHF(beta=BETA, **sampled)
-    cmorl = CMORL(initial=start, lattice=1, centre=True, keep=0.5, measured=(PROMPTS, 3072), **sampled)
-    policies, exact, base = fitted(cmorl, weights, small.said)
+    cmorl = CMORL(initial=start, lattice=1, centre=True, keep=0.75, measured=(2, 2048), **sampled)
+    policies = cmorl.fit(small.problem, weights, small.engine)
+    log_policy, base, rewards = small.known(small.said, policies.stack)
     entries = policies.facts["cmorl"]["archive"]
     rows = [i for i, entry in enumerate(entries) if "raises" in entry]
-    within = constrained_shares(
-        small.log_probs(small.said, policies.stack.select(rows)), ["abc".index(entries[i]["raises"]) for i in rows],
-        np.array([entries[i]["at_least"] for i in rows]), small.rewards, BETA, base,
-    )  # fmt: skip
+    raised = [list(LIKED).index(entries[i]["raises"]) for i in rows]
+    bounds = np.array([entries[i]["at_least"] for i in rows])
+    within = constrained_shares(log_policy[rows], raised, bounds, rewards, BETA, base)
     found["C-MORL"] = float(np.mean([share for share, _ in within]))
-    policies, exact, base = fitted(MaxMin(beta=BETA, **sampled), np.full((1, 3), 1 / 3), small.said)
-    nothing = float(policy_values(base, small.rewards, log_base=base).rewards.min())
-    most = maximin(small.rewards, BETA, log_base=base).value
+    policies = MaxMin(beta=BETA, rate=0.1, **sampled).fit(small.problem, np.full((1, 2), 0.5), small.engine)
+    exact = policy_values(small.known(small.said, policies.stack)[0], rewards, log_base=base)
+    nothing = float(policy_values(base, rewards, log_base=base).rewards.min())
+    most = maximin(rewards, BETA, log_base=base).value
     found["MaxMin"] = (float(exact.rewards[0].min() - BETA * exact.kl[0]) - nothing) / (most - nothing)
     return found
 
@@ -187,7 +175,9 @@ def small_shares(seed: int) -> dict[str, float]:
 def small_rows(seeds: Sequence[int]) -> list[Row]:
     """Returns the rows of the small problem."""
     found = [small_shares(seed) for seed in seeds]
-    return [_row(f"{name}, one-word responses", FLOORS[name][1], [f[name] for f in found], WITHIN) for name in found[0]]
+    return [
+        _row(f"{name}, one-token responses", FLOORS[name][1], [f[name] for f in found], WITHIN) for name in found[0]
+    ]
 
 
 def _row(what: str, peer: str, values: Sequence[float], floor: float | None) -> Row:

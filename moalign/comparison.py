@@ -63,10 +63,9 @@ def contenders(steps: int = STEPS) -> dict[str, Method]:
             initial=MORLHF(beta=BETA, **on_policy(1)),
             lattice=1,
             centre=True,
-            keep=0.35,
-            constant_ratio=True,
+            keep=0.75,
             measured=(64, 256),
-            **on_policy(0.6),
+            **on_policy(0.9),
         ),
         "DPA": DPA(
             iterations=1,

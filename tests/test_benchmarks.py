@@ -369,17 +369,16 @@ def test_method_rows_are_the_middle_and_the_extremes_of_the_seeds(monkeypatch: p
     assert rows["DPA"].verdict == "holds" and rows["MaxMin"].value == 0.85
 
 
-def test_the_small_problem_of_the_methods_knows_every_word() -> None:
-    """Rewards of sampled words are those of the table; a word alone has all the base's probability of words."""
+def test_the_small_problem_of_the_methods_knows_every_token() -> None:
+    """Rewards stand at their words, all tokens have all the probability, and labels are the larger group's."""
     small = method_shares.small_problem(0)
-    prompts, words = small.problem.prompts, [f"t{i}" for i in range(3, 3 + method_shares.WORDS)]
-    for k, objective in enumerate(small.problem.objectives):
-        scored = objective.reward([prompts[1]] * len(words), [f" {word}" for word in words])
-        assert scored == pytest.approx(small.rewards[1, :, k].tolist())
-        assert objective.reward([prompts[0]], [""]) == [method_shares.SILENCE]
-    mass = small.log_probs(small.said).exp().sum(-1)
-    assert bool((mass > 0.5).all()) and bool((mass < 1).all())
-    assert bool((small.log_probs(small.written) < small.log_probs(small.said)).all())
+    _, base, rewards = small.known(small.said)
+    assert float(base.exp().sum()) == pytest.approx(1, abs=1e-5)
+    assert rewards[0, 5].tolist() == pytest.approx([-0.2, 1.4]) and rewards[0, 1].tolist() == [0, 0]
+    assert small.known(small.written)[2][0].tolist() == rewards[0, 3:].tolist()
+    pairs = small.problem.objectives[0].pairs
+    label = pairs.labels[[(a, b) for a, b in zip(pairs.chosen, pairs.rejected, strict=True)].index(("t9", "t3"))]
+    assert label == pytest.approx(1 / (1 + np.exp(1.5 - 0.8)))
 
 
 def test_elicitation_rows_on_few_people() -> None:

@@ -139,7 +139,7 @@ class CMORL:
         corner = nadir - MARGIN * np.ptp(archive.rewards, axis=0)
         volumes, extended = [hypervolume(archive.rewards, corner)], set[tuple[float, ...]]()
         for number in range(self.rounds):
-            parents = archive.widest(self.extended, extended)
+            parents = [p for p in archive.widest(self.extended, extended) if (archive.weights[p] < 1).any()]
             if not parents:
                 break
             extended |= {tuple(archive.rewards[p]) for p in parents}
@@ -164,10 +164,13 @@ class CMORL:
         self, name: str, archive: Archive, parents: Sequence[int], nadir: FloatArray, problem: Problem,
         prompts: Sequence[Any], scorer: Scorer, engine: Engine,
     ) -> Archive:  # fmt: skip
-        """Returns what one round of extensions reaches: every parent towards every objective, as one stack."""
+        """Returns what one round of extensions reaches: every parent towards every objective, as one stack.
+
+        But for the objective that it was trained for alone: it is the optimum of that already, whatever the bounds.
+        """
         objectives = len(problem.names)
-        of = np.repeat(np.asarray(parents), objectives)
-        target = np.tile(np.eye(objectives), (len(parents), 1))
+        of, towards = np.nonzero(archive.weights[list(parents)] < 1)
+        of, target = np.asarray(parents)[of], np.eye(objectives)[towards]
         bounds = nadir + self.keep * (archive.rewards[of] - nadir)
         start = archive.stack.select(of.tolist())
         stack, ended = self.extensions(name, start, archive.weights[of], target, bounds, problem, prompts, engine)
