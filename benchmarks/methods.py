@@ -30,12 +30,10 @@ FLOORS = {  # method: (score, what it is, least)
 LATTICE = 10  # policies of MODPO and MORLHF
 WITHIN = 0.95  # of the optimum's gain, on the small problem
 BETA = 0.5
-# The small problem: what two groups like among 16 tokens, all that can be said to the one prompt.
+# The small problem: 16 tokens, all that can be said to the one prompt, and two groups that like different ones.
 TOKENS, PROMPT = 16, "t7"
-LIKED = {
-    "many": {"t3": 1.5, "t5": -0.2, "t9": 0.8, "t13": 0.9},
-    "few": {"t3": -0.8, "t5": 1.4, "t9": 0.5, "t13": -0.6, "t14": 1.2},
-}
+GROUPS = ("many", "few")
+AGREEMENT = -0.5  # correlation of what they like
 SCALE = 15  # of the random weights, from a deviation of 0.02 to 0.3: the model has preferences of its own
 
 
@@ -59,12 +57,13 @@ def embedded_rows(seeds: Sequence[int]) -> list[Row]:
 @final
 @dataclass(frozen=True)
 class Liked:
-    """The reward of a group: by the word, 0 for all others and for silence."""
+    """The reward of a group: by the word, 0 for silence; of unit variance over words."""
 
-    group: str
+    values: tuple[tuple[str, float], ...]
 
     def __call__(self, prompts: Sequence[Any], responses: Sequence[str]) -> list[float]:
-        return [LIKED[self.group].get(r.strip(), 0.0) for r in responses]
+        known = dict(self.values)
+        return [known.get(r.strip(), 0.0) for r in responses]
 
 
 @final
@@ -89,9 +88,9 @@ class Small:
 
         decode = self.engine.language_model.decode_response
         texts = [decode((), tuple(i for i in ids if i != EOS)) for ids in responses.completions]
-        rewards = torch.tensor([[Liked(group)([], [text])[0] for group in LIKED] for text in texts]).double()
+        rewards = torch.tensor([o.reward([], texts) for o in self.problem.objectives]).double()
         policy = None if adapters is None else torch.from_numpy(self.engine.log_probs(responses, adapters))[:, None]
-        return policy, torch.from_numpy(self.engine.log_probs(responses)), rewards[None]
+        return policy, torch.from_numpy(self.engine.log_probs(responses)), rewards.T[None]
 
 
 def small_problem(seed: int) -> Small:
@@ -117,16 +116,18 @@ def small_problem(seed: int) -> Small:
     )
     pairs = [(a, b) for i, a in enumerate(words) for b in words[:i]]
 
-    def objective(group: str) -> Any:
-        value = LIKED[group]
-        labels = [1 / (1 + np.exp(value.get(b, 0.0) - value.get(a, 0.0))) for a, b in pairs]
+    liked = np.random.default_rng([seed, 8]).multivariate_normal([0, 0], [[1, AGREEMENT], [AGREEMENT, 1]], len(words))
+
+    def objective(group: int) -> Any:
+        value = dict(zip(words, liked[:, group].tolist(), strict=True))
+        labels = [1 / (1 + np.exp(value[b] - value[a])) for a, b in pairs]
         chosen, rejected = zip(*pairs, strict=True)
         given = ma.PreferencePairs(
             prompts=(PROMPT,) * len(pairs), chosen=chosen, rejected=rejected, labels=np.array(labels)
         )
-        return ma.Objective(group, Liked(group), pairs=given)
+        return ma.Objective(GROUPS[group], Liked(tuple(value.items())), pairs=given)
 
-    problem = ma.Problem(policy=policy, objectives=tuple(map(objective, LIKED)), prompts=[PROMPT])
+    problem = ma.Problem(policy=policy, objectives=(objective(0), objective(1)), prompts=[PROMPT])
     return Small(engine, problem, said, engine.encode([PROMPT] * len(words), words))
 
 
@@ -141,7 +142,7 @@ def small_shares(seed: int) -> dict[str, float]:
     from moalign.policy.on_policy import Rollouts
 
     small, weights = small_problem(seed), ma.grid(2, steps=4)
-    sampled = {"rollouts": Rollouts(sampling=ma.Sampling(samples=64, max_new_tokens=1)),
+    sampled: dict[str, Any] = {"rollouts": Rollouts(sampling=ma.Sampling(samples=64, max_new_tokens=1)),
                "training": ma.Training(steps=200, batch_size=1, learning_rate=1e-2, warmup=0.05)}  # fmt: skip
     paired = ma.Training(steps=200, batch_size=64, learning_rate=1e-2)
     found = {}
@@ -160,11 +161,13 @@ def small_shares(seed: int) -> dict[str, float]:
     log_policy, base, rewards = small.known(small.said, policies.stack)
     entries = policies.facts["cmorl"]["archive"]
     rows = [i for i, entry in enumerate(entries) if "raises" in entry]
-    raised = [list(LIKED).index(entries[i]["raises"]) for i in rows]
+    raised = [GROUPS.index(entries[i]["raises"]) for i in rows]
     bounds = np.array([entries[i]["at_least"] for i in rows])
     within = constrained_shares(log_policy[rows], raised, bounds, rewards, BETA, base)
     found["C-MORL"] = float(np.mean([share for share, _ in within]))
-    policies = MaxMin(beta=BETA, rate=0.1, **sampled).fit(small.problem, np.full((1, 2), 0.5), small.engine)
+    many = {"rollouts": Rollouts(sampling=ma.Sampling(samples=256, max_new_tokens=1)),
+            "training": replace(sampled["training"], steps=300)}  # fmt: skip
+    policies = MaxMin(beta=BETA, rate=0.1, **many).fit(small.problem, np.full((1, 2), 0.5), small.engine)
     exact = policy_values(small.known(small.said, policies.stack)[0], rewards, log_base=base)
     nothing = float(policy_values(base, rewards, log_base=base).rewards.min())
     most = maximin(rewards, BETA, log_base=base).value

@@ -370,15 +370,17 @@ def test_method_rows_are_the_middle_and_the_extremes_of_the_seeds(monkeypatch: p
 
 
 def test_the_small_problem_of_the_methods_knows_every_token() -> None:
-    """Rewards stand at their words, all tokens have all the probability, and labels are the larger group's."""
+    """All tokens have all the probability, rewards are those of the words, and labels those of the rewards."""
     small = method_shares.small_problem(0)
     _, base, rewards = small.known(small.said)
     assert float(base.exp().sum()) == pytest.approx(1, abs=1e-5)
-    assert rewards[0, 5].tolist() == pytest.approx([-0.2, 1.4]) and rewards[0, 1].tolist() == [0, 0]
-    assert small.known(small.written)[2][0].tolist() == rewards[0, 3:].tolist()
-    pairs = small.problem.objectives[0].pairs
-    label = pairs.labels[[(a, b) for a, b in zip(pairs.chosen, pairs.rejected, strict=True)].index(("t9", "t3"))]
-    assert label == pytest.approx(1 / (1 + np.exp(1.5 - 0.8)))
+    assert rewards[0, :3].tolist() == [[0, 0]] * 3 and small.known(small.written)[2].equal(rewards[:, 3:])
+    for k, objective in enumerate(small.problem.objectives):
+        place = [(a, b) for a, b in zip(objective.pairs.chosen, objective.pairs.rejected, strict=True)].index(
+            ("t9", "t3")
+        )
+        difference = float(rewards[0, 9, k] - rewards[0, 3, k])
+        assert objective.pairs.labels[place] == pytest.approx(1 / (1 + np.exp(-difference)), abs=1e-6)
 
 
 def test_elicitation_rows_on_few_people() -> None:
