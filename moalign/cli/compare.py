@@ -73,13 +73,14 @@ def write_figure(
     best: Sequence[tuple[float, float]],
     of_best: str = "exact optimum, mean",
 ) -> None:
-    """Writes the overlay of all outcomes as one HTML file, over the curve of the optimum."""
+    """Writes the overlay as one HTML file: each outcome's mean over the weights, and the curve of the optimum's."""
     from moalign.figures import CONFIG
     from moalign.figures.methods import method_figure
 
     points: dict[str, list[tuple[float, float]]] = {}
     for outcome in outcomes:
-        points.setdefault(outcome.method, []).extend(outcome.points)
+        kl, gain = (sum(values) / len(values) for values in zip(*outcome.points, strict=True))
+        points.setdefault(outcome.method, []).append((kl, gain))
     drawn = method_figure(points, best, of_best)
     path.write_text(drawn.to_html(include_plotlyjs=True, config=CONFIG), encoding="utf-8")
 

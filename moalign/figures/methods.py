@@ -1,4 +1,4 @@
-"""Methods over each other: what reward their policies gain for how much KL, beside the optimum."""
+"""Methods over each other: what reward their policies gain for how much KL, under the optimum."""
 
 from __future__ import annotations
 
@@ -17,11 +17,13 @@ def method_figure(
     best: Sequence[tuple[float, float]],
     of_best: str = "exact optimum, mean",
 ) -> go.Figure:
-    """Returns (KL, gain) of every policy of every method, over the curve of the optimum.
+    """Returns (KL, gain) of the methods, means over preference weights, under the curve of the optimum.
+
+    The optimum of one beta for all weights has the largest mean gain for its mean KL, so nothing lies above the curve.
 
     Args:
-        points: KL in nats and gain in weighted reward over the base, by method.
-        best: the same of the optimum, mean over the weights, ordered by KL.
+        points: mean KL in nats and mean gain in weighted reward over the base, by method; one per seed.
+        best: the same of the optimum at a range of beta, ordered by KL.
         of_best: name of that curve.
     """
     figure = go.Figure()
@@ -38,8 +40,8 @@ def method_figure(
                 "size": 9, "opacity": 0.75,
             },
         )  # fmt: skip
-    figure.update_xaxes(title="KL to the base, nats per response", rangemode="tozero")
-    figure.update_yaxes(title="gain in weighted reward over the base")
+    figure.update_xaxes(title="KL to the base, nats per response, mean over weights", rangemode="tozero")
+    figure.update_yaxes(title="gain in w · R over the base, mean over weights")
     figure = themed(figure, "What methods gain for their KL", HEIGHT)
     figure.update_layout(**legend_above(HEIGHT))
     return figure
