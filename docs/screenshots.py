@@ -46,12 +46,23 @@ def browser(dark: bool) -> webdriver.Chrome:
     return driver
 
 
+def wait(driver: webdriver.Chrome, seconds: float) -> None:
+    """Waits until all figures of the page are drawn, and a moment for what follows them."""
+    drawn = """const plots = [...document.querySelectorAll("#main .js-plotly-plot")];
+    return document.querySelector("#main > *") !== null && !document.querySelector("#main [data-dash-is-loading]") &&
+      plots.every((plot) => plot._fullData?.length || plot.layout?.annotations?.length);"""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and not driver.execute_script(drawn):
+        time.sleep(0.2)
+    time.sleep(1.5)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("store", type=Path, help="folder of studies")
     parser.add_argument("pictures", type=Path, help="folder to write to")
     parser.add_argument("--study", default="demo")
-    parser.add_argument("--seconds", type=float, default=4.0, help="to wait for each page")
+    parser.add_argument("--seconds", type=float, default=30.0, help="to wait for each page at most")
     asked = parser.parse_args()
     asked.pictures.mkdir(parents=True, exist_ok=True)
     server = Server(create_app(asked.store), port=0)
@@ -60,7 +71,7 @@ def main() -> None:
         driver = browser(theme == "dark")
         for name, path in PAGES.items():
             driver.get(f"{server.address.rstrip('/')}{path}{'&' if '?' in path else '?'}study={asked.study}")
-            time.sleep(asked.seconds)
+            wait(driver, asked.seconds)
             driver.save_screenshot(str(asked.pictures / f"{name}-{theme}.png"))
         driver.quit()
     server.close()

@@ -12,7 +12,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from moalign.arrays import FloatArray, IntArray
-from moalign.figures.style import BLUE, GREEN, GREY, ORANGE, VERMILLION, message_figure, themed
+from moalign.figures.style import BAND, BLUE, GREEN, GREY, ORANGE, VERMILLION, message_figure, themed
 from moalign.figures.text import label, number, visible
 from moalign.front import Front, bootstrap_over_prompts, hypervolume, non_dominated
 from moalign.store import TrialRecord
@@ -78,7 +78,7 @@ def band_figure(band: HistoryBand, oracle: float | None = None, height: int = 30
     if np.isfinite(band.low).any():
         edge = {"mode": "lines", "line": {"width": 0, "shape": "hv"}, "hoverinfo": "skip", "x": x}
         figure.add_trace(go.Scatter(y=band.low, showlegend=False, **edge))
-        look = {"fill": "tonexty", "fillcolor": "rgba(0, 114, 178, 0.16)", "name": "95% over prompts"}
+        look = {"fill": "tonexty", "fillcolor": BAND, "name": "95% over prompts"}
         figure.add_trace(go.Scatter(y=band.high, **look, **edge))
     texts = [f"after trial {t}: {number(v)}" for t, v in zip(band.trials, band.value, strict=True)]
     figure.add_trace(

@@ -18,6 +18,7 @@ from moalign.figures.style import (
     ORANGE,
     STUDY_COLORS,
     STUDY_SYMBOLS,
+    THIN,
     VERMILLION,
     axis_title,
     message_figure,
@@ -201,7 +202,7 @@ def _errors(view: FrontView, name: str) -> FloatArray | None:
 def _staircase(view: FrontView, x: str, y: str) -> go.Scatter:
     across, up = view.value(x)[view.non_dominated], view.value(y)[view.non_dominated]
     order = np.argsort(across)
-    line = {"shape": "vh", "width": 1.2, "color": "rgba(0, 114, 178, 0.45)"}
+    line = {"shape": "vh", "width": 1.2, "color": THIN}
     return go.Scatter(x=across[order], y=up[order], mode="lines", line=line, hoverinfo="skip", showlegend=False)
 
 

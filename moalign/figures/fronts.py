@@ -26,6 +26,7 @@ from moalign.figures.style import (
     GREY,
     LIGHT,
     ORANGE,
+    THIN,
     axis_title,
     legend_above,
     message_figure,
@@ -171,7 +172,7 @@ def _oracle_trace(oracle: OracleView, pair: tuple[int, int]) -> go.Scatter:
 def _staircase(view: FrontView) -> go.Scatter:
     x, y = view.values[view.non_dominated].T
     order = np.argsort(x)
-    line = {"shape": "vh", "width": 1.2, "color": "rgba(0, 114, 178, 0.45)"}
+    line = {"shape": "vh", "width": 1.2, "color": THIN}
     return go.Scatter(x=x[order], y=y[order], mode="lines", line=line, hoverinfo="skip", showlegend=False)
 
 

@@ -17,6 +17,8 @@ BLUE, VERMILLION, GREEN, ORANGE, GREY = "#0072B2", "#D55E00", "#009E73", "#E69F0
 SCALE = ("#3b528b", "#2e6e8e", "#23888e", "#1fa287", "#3bbb75", "#75d054", "#bddf26")
 _DARK_SCALE = ("#2f6c8e", "#24868e", "#1fa188", "#38b977", "#70cf57", "#b8de29", "#fde725")
 _DARK_BLUE = "#3d9fdc"
+BAND, THIN = "rgba(0, 114, 178, 0.16)", "rgba(0, 114, 178, 0.45)"  # blue behind others: of an interval, of a line
+_DARK_BAND, _DARK_THIN = "rgba(61, 159, 220, 0.3)", "rgba(61, 159, 220, 0.6)"
 # Studies drawn over each other.
 STUDY_COLORS = (BLUE, VERMILLION, GREEN, "#CC79A7", ORANGE, "#56B4E9")
 STUDY_SYMBOLS = ("circle", "square", "diamond", "circle", "square", "diamond")
@@ -110,8 +112,11 @@ def recoloured(figure: dict[str, Any], theme: Theme) -> dict[str, Any]:
 
 def theme_colors() -> dict[str, dict[str, str]]:
     """Returns the colours of both themes by part, also for pages that recolour figures in the browser."""
-    marks = {"light": (BLUE, *SCALE), "dark": (_DARK_BLUE, *_DARK_SCALE)}
-    parts = ("blue", *(f"scale{i}" for i in range(len(SCALE))))
+    marks = {
+        "light": (BLUE, BAND, THIN, *SCALE),
+        "dark": (_DARK_BLUE, _DARK_BAND, _DARK_THIN, *_DARK_SCALE),
+    }
+    parts = ("blue", "band", "thin", *(f"scale{i}" for i in range(len(SCALE))))
     pages = {"light": asdict(LIGHT), "dark": asdict(DARK)}
     return {name: {**pages[name], **dict(zip(parts, colors, strict=True))} for name, colors in marks.items()}
 

@@ -30,6 +30,7 @@ from moalign_dashboards.parts import (
 
 _MOST_TRIALS = 20  # of a failure's cause that are linked
 _EVENTS = 8
+_LONGEST = 240  # characters of an event
 _FEW = 4  # numbers of a list that are written out
 
 
@@ -122,8 +123,10 @@ def _events(context: Context) -> Any:
 
 
 def _short(data: Any) -> str:
+    if len(data) == 1 and isinstance(text := next(iter(data.values())), str):
+        return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
     parts = [f"{name.replace('_', ' ')} {words}" for name, value in data.items() if (words := _words(value))]
-    return "; ".join(parts)[:240]
+    return "; ".join(parts)[:_LONGEST]
 
 
 def _words(value: Any) -> str:
