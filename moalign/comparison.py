@@ -76,7 +76,14 @@ def contenders(steps: int = STEPS) -> dict[str, Method]:
             words=toy.ITEMS[:7],
             training=training(7.5, 32),
         ),
-        "RiC": RiC(sampling=many, words=toy.ITEMS[:5], training=training(6, 32)),
+        "RiC": RiC(
+            iterations=3,
+            sampling=replace(many, samples=96),
+            quantile=0.9,
+            words=toy.ITEMS[:5],
+            training=training(2.5, 32),
+            online=training(2.25, 32),
+        ),
         "MaxMin": MaxMin(  # of 128 responses a step: the worst group's utility is the mean of noisy rewards
             beta=BETA,
             rollouts=Rollouts(sampling=Sampling(samples=8, max_new_tokens=TOKENS)),
