@@ -7,8 +7,10 @@ really got. At inference, preference weights are mapped to scores to ask for.
 
 Needs: prompts, and a reward for every objective; responses of given preference pairs are used too.
 There is no KL coefficient. Serves any weights without training.
-Differs from the official code in asking for scores within the range that was seen often enough, where it asks for the
-extremes of a normal distribution, about four standard deviations, which rewards with bounds never reach.
+Differs from the official code in what it asks for: by default the mean scores of the responses seen that are best by
+the weights, in rounds by random weights. The official code's mappings can be chosen, within the range of scores that
+was seen often enough; the code itself takes the extremes of a normal distribution, about four standard deviations,
+which rewards with bounds never reach.
 """
 
 from __future__ import annotations
