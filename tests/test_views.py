@@ -214,10 +214,15 @@ def test_a_search_is_drawn_with_its_best_and_refuses_trials_without_a_value_for_
         trials.append(
             Tried(number=number, values={"method.beta": beta, "method.steps": steps}, value=value, acquisition=0.1)
         )
-    tuning = figures.Tuning(fields=fields, trials=trials, importance={"hypervolume": {"method.beta": 0.8}})
+    shares, spread = {"method.beta": 0.8, "method.steps": 0.2}, {"method.beta": 0.05}
+    tuning = figures.Tuning(
+        fields=fields, trials=trials, importance={"hypervolume": shares}, importance_sd={"hypervolume": spread}
+    )
     history = figures.search_figure(tuning)
     assert list(history.data[1].y) == np.maximum.accumulate([t.value for t in trials]).tolist()
-    assert figures.slice_figure(tuning).layout.xaxis.type == "log" and figures.importance_figure(tuning).data
+    assert figures.slice_figure(tuning).layout.xaxis.type == "log"
+    [bars] = figures.importance_figure(tuning).data
+    assert list(bars.x) == [0.2, 0.8] and list(bars.error_x.array) == [0.0, 0.05]  # the largest on top
     grid = np.array(figures.contour_figure(tuning, "method.beta", "method.steps").data[0].z, dtype=float)
     assert np.nanmax(grid) <= max(t.value for t in trials if t.value is not None) + 1e-9
     with pytest.raises(ValueError, match="no value for method.steps"):
