@@ -16,7 +16,7 @@ import pydantic
 from moalign.arrays import FloatArray
 from moalign.figures.sidecar import Fact, Sidecar
 from moalign.figures.style import LIGHT, STUDY_COLORS, message_figure, on_card, themed
-from moalign.figures.text import label, number
+from moalign.figures.text import label
 from moalign.front import wilson
 
 _STRICT = pydantic.ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
@@ -175,7 +175,7 @@ def quality_rows(calibration: Calibration) -> list[Sequence[str]]:
         (
             reward.name,
             "–" if reward.accuracy is None else _percent(reward.accuracy),
-            number(reward.log_loss, 3),
+            "–" if reward.log_loss is None else f"{reward.log_loss:.3f}",
             "–" if reward.calibration_error is None else _percent(reward.calibration_error),
             str(reward.comparisons),
         )

@@ -45,9 +45,9 @@ def _layout(context: Context) -> Sequence[Any]:
                     card(graph("/quality", "calibration", 420, "Reliability diagram"), title="Reliability",
                          note="On the diagonal a reward model means what it says; below it is overconfident."),
                     card(panel("/quality", "rewards"), title="Reward models",
-                         note="On pairs that nothing was learned from, with 95% intervals. Accuracy: how often the "
-                         "preferred response has the higher reward. ECE: how far predicted probabilities are from "
-                         "observed shares; the noise of few pairs alone gives some."),
+                         note="On pairs that nothing was learned from, with 95% intervals; log-loss in nats. Accuracy: "
+                         "how often the preferred response has the higher reward. ECE: how far predicted probabilities "
+                         "are from observed shares; the noise of few pairs alone gives some."),
                 ],
                 className="two",
             )
@@ -74,7 +74,7 @@ def _missing(
 def _rewards(context: Context) -> Any:
     calibration = _calibration(context)
     rows = quality_rows(calibration) if calibration else []
-    return table(("reward", "accuracy (%)", "log-loss (nats)", "ECE (%)", "pairs"), rows, texts=(0,))
+    return table(("reward", "accuracy (%)", "log-loss", "ECE (%)", "pairs"), rows, texts=(0,))
 
 
 def _sets(context: Context) -> Any:
