@@ -59,8 +59,8 @@ def contenders(steps: int = STEPS) -> dict[str, Method]:
             sampled=ma.SampledPairs(sampling=base),
             training=training(1, batch_size=4, by_prompt=True, learning_rate=1e-3),
         ),
-        "MORLHF": MORLHF(beta=BETA, **on_policy(0.75)),
-        "Soups": Soups(experts=MORLHF(beta=BETA, **on_policy(0.75))),
+        "MORLHF": MORLHF(beta=BETA, **on_policy(1)),
+        "Soups": Soups(experts=MORLHF(beta=BETA, **on_policy(1))),
         "C-MORL": CMORL(
             initial=MORLHF(beta=BETA, **on_policy(0.6)),
             lattice=2,
