@@ -28,7 +28,7 @@ STEPS = 200  # of each of ten policies: the budget of training
 NEW_TOKENS = 64
 BETA = 0.5  # standard deviations of a reward per nat
 WEIGHTS = ma.grid(3, steps=3)
-LEVELS = ("no", "few", "some", "many", "all")  # what stands for numbers, which the model has hardly read
+WORDS = ("dog", "sun", "ball", "tree", "rain", "cake", "king")  # stand for numbers, which the model has hardly read
 LORA = ma.LoRA(rank=8, alpha=16.0)
 SAMPLES = 4  # per held-out prompt and policy
 CANDIDATES = 128  # samples of the base per held-out prompt
@@ -52,7 +52,7 @@ def contenders(steps: int = STEPS) -> dict[str, Method]:
         rollouts = Rollouts(sampling=base)
         return {"rollouts": rollouts, "training": training(share, batch_size=4, learning_rate=3e-4)}
 
-    base = ma.Sampling(samples=8, max_new_tokens=NEW_TOKENS)
+    base, many = (ma.Sampling(samples=n, max_new_tokens=NEW_TOKENS) for n in (8, 32))
     return {
         "MODPO": MODPO(
             beta=BETA,
@@ -68,8 +68,18 @@ def contenders(steps: int = STEPS) -> dict[str, Method]:
             measured=(64, 256),
             **on_policy(0.4),
         ),
-        "DPA": DPA(sampling=base, prefix="", words=LEVELS, training=training(1.5, batch_size=32, learning_rate=1e-3)),
-        "RiC": RiC(sampling=base, words=LEVELS, training=training(3, batch_size=32, learning_rate=1e-3)),
+        "DPA": DPA(
+            iterations=1,
+            sampling=many,
+            best_of=16,
+            first_directions=32,
+            prefix="",
+            words=WORDS,
+            training=training(5, batch_size=32, learning_rate=1e-3),
+        ),
+        "RiC": RiC(
+            sampling=base, quantile=0.9, words=WORDS[:5], training=training(5, batch_size=32, learning_rate=1e-3)
+        ),
     }
 
 
