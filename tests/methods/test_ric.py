@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -11,7 +12,7 @@ import pytest
 import moalign as ma
 from moalign.methods import RiC
 from moalign.methods.ric import reached_scores, wanted_scores
-from moalign.methods.serving import ScoreText
+from moalign.methods.serving import Conditioned, ScoreText, from_json, to_json
 from moalign.policy.engine import Engine
 from tests.methods.conditioning import along, expected_rewards, problem
 
@@ -70,6 +71,11 @@ def test_scores_that_were_reached() -> None:
     assert writing.wanted(np.array([0.1, 0.9])).tolist() == [0.0, 1.0]
     alone = np.concatenate([corners, [[5.0, 5.0]]])
     assert reached_scores(alone, axes, 0.01) == (5.0, 5.0)
+
+
+def test_a_stored_policy_asks_for_the_same_scores() -> None:
+    rule = Conditioned(writer(mapping="reached", reached=(1.0, 0.0, 0.0, 1.0), words=("low", "high")))
+    assert from_json(json.loads(json.dumps(to_json(rule)))) == rule
 
 
 @pytest.mark.parametrize("mapping", ["reached", "linf", "l2", "linear"])
