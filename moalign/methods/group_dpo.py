@@ -42,8 +42,10 @@ class GroupDPO:
     """Group-robust preference optimisation (arXiv 2405.20304): min over policies of the max over groups of their loss.
 
     Attributes:
-        beta: of the loss, > 0: DPO's KL strength in reward units per nat, or IPO's tau.
-        loss: "dpo", or "ipo", whose loss does not vanish on pairs that are won already.
+        beta: of the loss, > 0: DPO's KL strength in reward units per nat, or IPO's tau. Groups in conflict have an
+            average vote that is flatter than a vote on their average reward: the policy moves less than for one group.
+        loss: "dpo", or "ipo", whose loss does not vanish on pairs that are won already; taken times tau^2, which makes
+            it (tau h - 1/2)^2 and comparable over tau.
         rate: of the group weights, per unit of loss, >= 0; 0 keeps them. Follows the training's schedule from there,
             so that weights come to rest when the policy does.
         floor: the least weight of a group, relative to an even one.
@@ -122,10 +124,10 @@ class GroupDPO:
                 beta=self.beta * policy["scales"],  # labels of another scale are of another temperature
                 labels=labels, label_smoothing=self.label_smoothing,
             )  # fmt: skip
-        else:  # the expected loss of soft labels differs from this by a constant
-            own = self.beta**2 * ipo(
-                first - batch["reference_first"], second - batch["reference_second"], tau=self.beta, gap=labels - 0.5
-            )
+        else:  # expected over votes, so that a group's loss does not depend on how many votes make a label
+            ratios = first - batch["reference_first"], second - batch["reference_second"]
+            won, lost = (self.beta**2 * ipo(*ratios, tau=self.beta, gap=gap) for gap in (0.5, -0.5))
+            own = labels * won + (1 - labels) * lost
         return own.transpose(1, 2) * batch["counts"] * _weights(policy)[:, None]
 
     def _move(self, losses: Tensor, batch: Mapping[str, Tensor], policy: Mapping[str, Tensor]) -> Tensor:
