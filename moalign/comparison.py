@@ -89,7 +89,7 @@ def contenders(steps: int = STEPS) -> dict[str, Method]:
             rollouts=Rollouts(sampling=Sampling(samples=8, max_new_tokens=TOKENS)),
             training=training(2.5, 16),
         ),
-        "GroupDPO": GroupDPO(beta=BETA, training=training(2, 32)),
+        "GroupDPO": GroupDPO(beta=0.25, rate=0.5, training=training(5, 32)),  # votes in conflict average to flat ones
     }
 
 
