@@ -38,7 +38,7 @@ class Page:
     def js(self, code: str, *arguments: Any) -> Any:
         return self.driver.execute_script(code, *arguments)
 
-    def until(self, found: Callable[[], Any], what: str, seconds: float = 20) -> Any:
+    def until(self, found: Callable[[], Any], what: str, seconds: float = 60) -> Any:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             try:
