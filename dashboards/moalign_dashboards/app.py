@@ -16,12 +16,12 @@ from moalign.figures import recoloured, visible
 from moalign.figures.style import DARK, message_figure
 from moalign_dashboards import exports, guard, shell
 from moalign_dashboards.context import Context, Page
-from moalign_dashboards.drawer import drawer
+from moalign_dashboards.drawer import Drawer, drawer
 from moalign_dashboards.library import Library
 from moalign_dashboards.pages import PAGES
 from moalign_dashboards.parts import empty
 from moalign_dashboards.state import State as Address
-from moalign_dashboards.words import words
+from moalign_dashboards.words import tree, words
 
 _LOG = logging.getLogger("moalign_dashboards")
 # Fetched while the page is still being put together, because the first figure waits for them.
@@ -116,7 +116,7 @@ def _browser_callbacks(app: Dash) -> None:
         ClientsideFunction("moalign", "arranged"),
         Output("live", "children"),
         Input("main", "children"),
-        Input("drawer", "children"),
+        Input("drawer-facts", "tree"),
     )
 
 
@@ -144,14 +144,14 @@ def _server_callbacks(app: Dash, library: Library, votes: Path) -> None:
         return no_update if found == known else found
 
     @app.callback(
-        Output("navigation", "children"), Output("top", "children"), Output("main", "children"),
+        Output("navigation-words", "tree"), Output("top-words", "tree"), Output("main", "children"),
         Output("shape", "data"), *settled, Input("version", "data"), State("shape", "data"),
     )  # fmt: skip
     def frame(at: Any, path: str, search: str, _: Any, shape: str | None) -> Any:
         if at is None:
             return (no_update,) * 4
         state = Address.read(path, search)
-        pages = words(shell.navigation(PAGES, state))
+        pages = tree(shell.navigation(PAGES, state))
         try:
             here = context(path, search)
         except StoreError as error:
@@ -162,11 +162,12 @@ def _server_callbacks(app: Dash, library: Library, votes: Path) -> None:
         if page is not None and not page.needs_front:  # arranged by the files beside the records
             known += library.beside(here.study.name)
         if known == shape:
-            return pages, words(shell.top(here)), no_update, no_update
-        return pages, words(shell.top(here)), words(_arranged(page, here)), known
+            return pages, tree(shell.top(here)), no_update, no_update
+        return pages, tree(shell.top(here)), words(_arranged(page, here)), known
 
     @app.callback(
-        Output("drawer", "children"), Output("drawer", "className"), Output("drawer-key", "data"),
+        Output("drawer-facts", "tree"), Output("drawer-curve", "children"), Output("drawer-texts", "tree"),
+        Output("drawer", "className"), Output("drawer-key", "data"),
         *address, Input("version", "data"), Input("theme", "data"), State("drawer-key", "data"),
     )  # fmt: skip
     def side(path: str, search: str, _: Any, theme: str | None, key: Any) -> Any:
@@ -176,14 +177,13 @@ def _server_callbacks(app: Dash, library: Library, votes: Path) -> None:
             record = here.library.records(here.study.name).trial(trial) if trial is not None else None
             wanted = [here.study.name, trial, record.state if record else "", theme, here.state.options, path]
             if wanted == key:
-                return no_update, no_update, no_update
-            content = words(drawer(here, theme or "light"))
+                return (no_update,) * 5
+            content = drawer(here, theme or "light")
         except StoreError as error:
-            content, wanted = (
-                words(html.P(visible(str(error)))) if Address.read(path, search).trial is not None else [],
-                None,
-            )
-        return content, "drawer open" if content else "drawer", wanted
+            asked = Address.read(path, search).trial is not None
+            content, wanted = Drawer([html.P(visible(str(error)))] if asked else ()), None
+        look = "drawer open" if content.facts else "drawer"
+        return tree(content.facts), content.curve, tree(content.texts), look, wanted
 
     graph, panel = ({"type": kind, "page": MATCH, "name": MATCH} for kind in ("graph", "panel"))
 
@@ -213,15 +213,15 @@ def _server_callbacks(app: Dash, library: Library, votes: Path) -> None:
         return recoloured(plain, DARK) if theme == "dark" else plain
 
     @app.callback(
-        Output(panel, "children"), *settled, Input("version", "data"), State(panel, "id"),
+        Output(panel, "tree"), *settled, Input("version", "data"), State(panel, "id"),
     )  # fmt: skip
     def fill(at: Any, path: str, search: str, _: Any, which: dict[str, str]) -> Any:
         if at is None or which["page"] != path:
             return no_update
         try:
-            return words(_PAGE_OF[path].panels[which["name"]](context(path, search)))
+            return tree(_PAGE_OF[path].panels[which["name"]](context(path, search)))
         except MoalignError as error:
-            return words(html.P(visible(str(error)), className="note"))
+            return tree(html.P(visible(str(error)), className="note"))
 
 
 def _zoom(figure: go.Figure, kept: Any) -> None:

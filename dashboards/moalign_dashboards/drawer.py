@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, final
 
 from dash import dcc, html
 
@@ -20,24 +21,35 @@ from moalign_dashboards.parts import copyable, link, long_text, table
 TEXTS = 10
 
 
-def drawer(context: Context, theme: str) -> list[Any]:
-    """Returns the content of the drawer for the trial of the address; empty without one."""
+@final
+@dataclass(frozen=True)
+class Drawer:
+    """What a drawer holds, from top to bottom; all empty while it is closed."""
+
+    facts: Sequence[Any] = ()
+    curve: Sequence[Any] = ()
+    texts: Sequence[Any] = ()
+
+
+def drawer(context: Context, theme: str) -> Drawer:
+    """Returns the content of the drawer for the trial of the address."""
     trial = context.state.trial
     if trial is None:
-        return []
+        return Drawer()
     records = context.library.records(context.study.name)
     try:
         record = records.trial(trial)
     except StoreError as error:
-        return [_head(context, trial, "not there"), html.P(visible(str(error)), className="note")]
-    body = [_head(context, trial, _standing(context, record)), _moves(context, trial)]
+        return Drawer([_head(context, trial, "not there"), html.P(visible(str(error)), className="note")])
+    facts = [_head(context, trial, _standing(context, record)), _moves(context, trial)]
     if record.error:
-        body.append(html.P(visible(record.error), className="alert"))
-    body.append(_measured(context, record))
+        facts.append(html.P(visible(record.error), className="alert"))
+    facts.append(_measured(context, record))
+    curve: list[Any] = []
     if metrics := load_metrics(records, trial):
         figure = training_figure(metrics).to_plotly_json()
-        body.append(html.H3("Training"))
-        body.append(
+        facts.append(html.H3("Training"))
+        curve.append(
             dcc.Graph(
                 figure=recoloured(figure, DARK) if theme == "dark" else figure,
                 config={"displayModeBar": False},
@@ -45,10 +57,7 @@ def drawer(context: Context, theme: str) -> list[Any]:
                 responsive=True,
             )
         )
-    body.append(html.H3("Take it away"))
-    body.append(copyable(_export(context, trial)))
-    body += _texts(context, trial)
-    return body
+    return Drawer(facts, curve, [html.H3("Take it away"), copyable(_export(context, trial)), *_texts(context, trial)])
 
 
 def _head(context: Context, trial: int, standing: str) -> html.Div:
@@ -82,6 +91,9 @@ def _moves(context: Context, trial: int) -> html.Div:
         other = context.state.number("b")
         other = other if other in done else done[-1]
         items.append(link("compare", context.link("/compare", a=trial, b=other, trial=None)))
+    chosen = context.state.selected is not None and trial in context.state.selected
+    words = "remove from selection" if chosen else "add to selection"
+    items.append(html.Button(words, type="button", className="link", **{"data-choose": str(trial)}))
     return html.Div(items, className="moves")
 
 

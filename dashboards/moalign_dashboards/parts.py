@@ -11,6 +11,7 @@ from typing import Any
 from dash import dcc, html
 
 from moalign.figures import CONFIG, visible
+from moalign_dashboards.words import Words
 
 _LONG_CELL = 20  # characters of a cell beyond which the mouse shows the whole text
 _SHORT = 280  # characters of a text before "show all"
@@ -22,7 +23,7 @@ GRAPH_CONFIG: dict[str, Any] = {
 
 
 def graph(page: str, name: str, height: int, label: str) -> html.Div:
-    """Returns the place of a named figure."""
+    """Returns the place of a named figure; keys zoom and move it while it has the focus, see assets/keys.js."""
     holder = dcc.Graph(
         id={"type": "graph", "page": page, "name": name},
         config=GRAPH_CONFIG,
@@ -30,12 +31,13 @@ def graph(page: str, name: str, height: int, label: str) -> html.Div:
         responsive=True,
         figure={"data": [], "layout": {"xaxis": {"visible": False}, "yaxis": {"visible": False}, "height": height}},
     )
-    return html.Div(holder, className="graph", role="img", **{"aria-label": label})
+    more = {"aria-label": label, "aria-keyshortcuts": "+ - 0 ArrowLeft ArrowRight ArrowUp ArrowDown"}
+    return html.Div(holder, className="graph", role="group", tabIndex=0, **more)
 
 
 def panel(page: str, name: str, class_name: str = "") -> html.Div:
     """Returns the place of a named panel."""
-    return html.Div(id={"type": "panel", "page": page, "name": name}, className=class_name)
+    return html.Div(Words(id={"type": "panel", "page": page, "name": name}, tree=[]), className=class_name)
 
 
 def card(*children: Any, title: str | None = None, note: str | None = None, class_name: str = "") -> html.Section:

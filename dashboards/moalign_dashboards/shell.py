@@ -10,6 +10,7 @@ from moalign.figures import StudyView, visible
 from moalign_dashboards.context import Context, Page
 from moalign_dashboards.parts import link, select
 from moalign_dashboards.state import State
+from moalign_dashboards.words import Words
 
 BEAT_MILLISECONDS = 2000
 
@@ -32,14 +33,26 @@ def frame(pages: tuple[Page, ...]) -> html.Div:
             html.Nav(
                 [
                     html.Div([html.Span("moalign", className="brand")], className="logo"),
-                    html.Div(id="navigation"),
+                    html.Div(Words(id="navigation-words", tree=[]), id="navigation"),
                     html.Button("Dark", id="theme-button", type="button", className="theme", n_clicks=0),
                 ],
                 className="side",
                 **{"aria-label": "Pages"},
             ),
-            html.Div([html.Header(id="top", className="top"), html.Main(id="main", tabIndex=-1)], className="middle"),
-            html.Aside(id="drawer", className="drawer", role="complementary", **{"aria-label": "Trial"}),
+            html.Div(
+                [
+                    html.Header(Words(id="top-words", tree=[]), id="top", className="top"),
+                    html.Main(id="main", tabIndex=-1),
+                ],
+                className="middle",
+            ),
+            html.Aside(
+                [Words(id="drawer-facts", tree=[]), html.Div(id="drawer-curve"), Words(id="drawer-texts", tree=[])],
+                id="drawer",
+                className="drawer",
+                role="complementary",
+                **{"aria-label": "Trial"},
+            ),
             html.Div(id="live", className="hidden", role="status", **{"aria-live": "polite"}),
         ],
         className="app",

@@ -14,13 +14,16 @@ _ELEMENTS = "dash_html_components"
 class Words(Component):  # type: ignore[misc]
     """Elements that the browser shows as they are; assets/dashboard.js builds them.
 
+    One with an id is updated in place: what has the focus keeps it, and what was unfolded stays so.
+
     Args:
+        id: of what is updated.
         tree: texts, and elements as [tag, attributes, *children].
     """
 
     _namespace = "moalign_dashboards"
     _type = "Words"
-    _prop_names: ClassVar[list[str]] = ["tree"]
+    _prop_names: ClassVar[list[str]] = ["id", "tree"]
     _valid_wildcard_attributes: ClassVar[list[str]] = []
     available_wildcard_properties: ClassVar[list[str]] = []
 
@@ -40,6 +43,18 @@ def words(content: Any) -> list[Any]:
             item.children = words(item.children)
         parts.append(item)
     return [*parts, Words(tree=still)] if still else parts
+
+
+def tree(content: Any) -> list[Any]:
+    """Returns content for the `tree` of one component.
+
+    Raises:
+        TypeError: something in it is more than words, such as a graph.
+    """
+    for item in _listed(content):
+        if not _is_still(item):
+            raise TypeError(f"{item!r} holds more than words and cannot be updated in place.")
+    return [_element(item) for item in _listed(content)]
 
 
 def _listed(content: Any) -> list[Any]:

@@ -126,9 +126,9 @@ class Page:
                 self.driver.execute_cdp_cmd("Input.dispatchMouseEvent", facts)
 
     def key(self, name: str) -> None:
-        codes = {"Escape": 27, "Enter": 13, "ArrowUp": 38, "Tab": 9}
-        fact = {"key": name, "code": name, "windowsVirtualKeyCode": codes[name]}
-        fact |= {"text": "\\r"} if name == "Enter" else {}
+        codes = {"Escape": 27, "Enter": 13, "Tab": 9, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40}
+        fact = {"key": name, "code": name, "windowsVirtualKeyCode": codes.get(name, ord(name[0]))}
+        fact |= {"text": "\r" if name == "Enter" else name} if name == "Enter" or len(name) == 1 else {}
         for kind in ("keyDown", "keyUp"):
             self.driver.execute_cdp_cmd("Input.dispatchKeyEvent", {"type": kind, **fact})
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tests.browser.conftest import Page
 
-_RANGE = (
+RANGE = (
     "const l = document.querySelector('#main .js-plotly-plot')._fullLayout;return [...l.xaxis.range, ...l.yaxis.range]"
 )
 
@@ -77,17 +77,17 @@ class Visit:
     def zoom_survives_a_refresh(self) -> None:
         self.tool("zoom")
         x, y, width, height = self.area()
-        before = self.page.js(_RANGE)
+        before = self.page.js(RANGE)
         self.page.drag((x + 0.2 * width, y + 0.2 * height), (x + 0.8 * width, y + 0.8 * height))
-        self.page.until(lambda: self.page.js(_RANGE)[1] < before[1], "a zoom")
+        self.page.until(lambda: self.page.js(RANGE)[1] < before[1], "a zoom")
         time.sleep(0.5)
-        zoomed = self.page.js(_RANGE)
+        zoomed = self.page.js(RANGE)
         if self.news():
             self.counts["refreshes with a zoom"] += 1
-        assert self.page.js(_RANGE) == zoomed, "the zoom was lost"
+        assert self.page.js(RANGE) == zoomed, "the zoom was lost"
         x, y, width, height = self.area()
         self.page.double_click(x + 0.5 * width, y + 0.97 * height)
-        self.page.until(lambda: self.page.js(_RANGE)[1] > zoomed[1], "the whole plane again")
+        self.page.until(lambda: self.page.js(RANGE)[1] > zoomed[1], "the whole plane again")
 
     def read_a_point(self) -> None:
         self.tool("lasso")

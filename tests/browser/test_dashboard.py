@@ -20,6 +20,7 @@ from moalign.figures.sidecar import Fact
 from moalign.figures.tuner import Field, Tried
 from moalign.store import Store
 from tests.browser.conftest import HOSTILE, Page, digest, serving
+from tests.browser.live import RANGE, ServerErrors, Visit
 from tests.exact import add, begin, empty_study
 
 pytestmark = pytest.mark.slow
@@ -250,15 +251,73 @@ def test_studies_lie_over_each_other_and_dark_is_dark(page: Page) -> None:
     page.js("document.getElementById('theme-button').click()")
 
 
-def test_every_policy_can_be_reached_by_keyboard(page: Page) -> None:
-    page.open("/front?study=plane&view=2d")
-    page.until(lambda: page.js("return document.querySelectorAll('#main td a.trial').length") == 7, "the table")
-    page.js("document.querySelectorAll('#main td a.trial')[2].focus()")
-    trial = page.js("return document.activeElement.textContent")
+FOCUSED = """const e = document.activeElement, look = getComputedStyle(e);
+return [e.className || e.id || e.tagName, e.textContent.trim().slice(0, 30), look.outlineStyle !== 'none' ||
+        e.id === 'drawer-title', document.getElementById('drawer').contains(e)]"""
+
+
+def test_the_keyboard_reaches_everything(page: Page) -> None:
+    page.open("/front?study=exact&view=2d")
+    page.until(lambda: page.js("return document.querySelectorAll('#main td a.trial').length") == 10, "the table")
+    page.until(lambda: len(page.points()) == 10, "ten points")
+    stops = []
+
+    def tab() -> list:
+        page.key("Tab")
+        stops.append(page.js(FOCUSED))
+        return stops[-1]
+
+    def until(found, most: int = 60) -> None:
+        for _ in range(most):
+            if found(tab()):
+                return
+        raise AssertionError(f"not reached: {stops}")
+
+    until(lambda at: at[0] == "graph")
+    places = [place for place, *_ in stops]
+    assert places[0] == "skip" and places[1:10] == ["item"] + ["item current"] + ["item"] * 7
+    names = [text for _, text, *_ in stops]
+    assert (
+        names[10] in ("Dark", "Light") and "Export" in names and names.index("2D") < names.index("Overlay") < len(names)
+    )
+    whole = page.js(RANGE)
+    page.key("+")
+    page.until(lambda: page.js(RANGE)[1] - page.js(RANGE)[0] < 0.9 * (whole[1] - whole[0]), "a narrower range")
+    near = page.js(RANGE)
+    page.key("ArrowRight")
+    page.until(
+        lambda: page.js(RANGE)[0] > near[0] and page.js(RANGE)[2:] == pytest.approx(near[2:]),
+        "a range more to the right",
+    )
+    page.key("0")
+    page.until(lambda: page.js(RANGE) == pytest.approx(whole), "the whole plane")
+    until(lambda at: at[0].startswith("trial"), 40)
+    trial = stops[-1][1]
     page.key("Enter")
     page.see(f"Trial {trial}", "#drawer")
+    page.until(lambda: page.js("return document.activeElement.id") == "drawer-title", "the focus in the drawer")
+    until(lambda at: at[1] == "add to selection", 10)
+    page.key("Enter")
+    page.until(lambda: f"trials={trial}" in page.query(), "the trial in the selection")
+    page.see("remove from selection", "#drawer")
+    until(lambda at: at[1] == "copy", 10)
+    assert all(visible for *_, visible, _ in stops), [stop for stop in stops if not stop[2]]
     page.key("Escape")
     page.until(lambda: "trial=" not in page.query(), "a closed drawer")
+    page.until(lambda: page.js("return document.activeElement.textContent") == trial, "the focus where it came from")
+    page.open("/front?study=exact&view=3d")
+    page.until(lambda: len(page.points_in_space()) == 10, "ten points in space")
+    page.js("document.querySelector('#main .graph').focus({ focusVisible: true })")
+    eye = "return document.querySelector('#main .js-plotly-plot')._fullLayout.scene.camera.eye"
+    before = page.js(eye)
+    page.key("ArrowLeft")
+    page.until(lambda: page.js(eye)["x"] != pytest.approx(before["x"]), "a turned space")
+    page.key("0")
+    page.until(lambda: page.js(eye) == pytest.approx(before), "the first view")
+    page.js("document.activeElement.blur()")
+    page.js("document.querySelector('.skip').focus()")
+    page.key("Enter")
+    page.until(lambda: page.js("return document.activeElement.id") == "main", "the focus on the page")
 
 
 def test_live_refresh_keeps_zoom_and_selection(page: Page, folder: Path) -> None:
@@ -289,8 +348,6 @@ def test_live_refresh_keeps_zoom_and_selection(page: Page, folder: Path) -> None
 
 def test_a_running_study_is_used_for_a_while_without_an_error(page: Page, folder: Path) -> None:
     """All pages in turn, points, lasso, zoom, themes, while a policy arrives every second; five minutes: `live.py`."""
-    from tests.browser.live import ServerErrors, Visit
-
     weights = np.random.default_rng(0).dirichlet(np.ones(3), size=200)
     over = threading.Event()
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
 from dash import dcc, html
 from moalign_dashboards.parts import link, panel, table
-from moalign_dashboards.words import Words, words
+from moalign_dashboards.words import Words, tree, words
 
 
 def test_a_table_is_one_component() -> None:
@@ -28,5 +29,9 @@ def test_figures_fields_and_panels_stay_where_they_are() -> None:
     assert before.tree == [["h2", {}, "a"], None, "b"] and after.tree == [["hr", {}]] and same is field
     assert isinstance(holder, html.Div) and holder.className == "c"
     assert holder.children[0].tree == [["p", {}, "3"]] and holder.children[1] is graph
-    assert holder.children[2].id == {"type": "panel", "page": "/", "name": "p"}
+    (inside,) = holder.children[2].children
+    assert inside.id == {"type": "panel", "page": "/", "name": "p"} and inside.tree == []
+    assert tree(html.P("x")) == [["p", {}, "x"]] and tree(None) == []
+    with pytest.raises(TypeError, match="more than words"):
+        tree([html.P("x"), html.Div(dcc.Graph(id="h"))])
     assert words(None) == [] and words([]) == []

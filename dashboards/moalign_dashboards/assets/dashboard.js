@@ -70,6 +70,11 @@
     else parameters.delete("trials");
     return parameters;
   };
+  const toggled = (trial) => {
+    const trials = read(query().get("trials") ?? "");
+    if (!trials.delete(trial)) trials.add(trial);
+    return select([...trials]);
+  };
   window.moalign = { query, go, linkOf, trialsOf, select };
 
   // Texts, and elements as [tag, attributes, ...children]: one component however many words it shows; see words.py.
@@ -98,11 +103,7 @@
           parameters.set("with", [shown, ...(parameters.get("with") ?? "").split(",")].filter((n) => n && n !== study).join(","));
           parameters.delete("trials");
         }
-        if (toggling && parameters.get("study") === query().get("study")) {
-          const trials = read(parameters.get("trials") ?? "");
-          if (!trials.delete(trial)) trials.add(trial);
-          return address(select([...trials]));
-        }
+        if (toggling && parameters.get("study") === query().get("study")) return address(toggled(trial));
         const first = parameters.get("trial");
         if (shift && first !== null && Number(first) !== trial) {
           parameters.set("a", first);
@@ -210,22 +211,13 @@
         return theme;
       },
 
-      // After something was put on the page: the focus follows a drawer that opens, and the probe is placed.
+      // After something was put on the page: the focus and the probe find their places.
       arranged: () => {
         requestAnimationFrame(() => {
-          const title = document.getElementById("drawer-title");
-          if (title && title.dataset.seen === undefined) {
-            title.dataset.seen = "";
-            if (title.textContent !== arrangedTitle) {
-              document.getElementById("drawer").scrollTop = 0;
-              if (document.activeElement === document.body) title.focus({ preventScroll: true });
-            }
-            arrangedTitle = title.textContent;
-          } else if (!title) arrangedTitle = "";
           window.dispatchEvent(new CustomEvent("moalign:arranged"));
           setTimeout(settle, 0);
         });
-        return arrangedTitle;
+        return window.dash_clientside.no_update;
       },
     },
   });
@@ -237,7 +229,6 @@
     window.dash_clientside.set_props("settled", { data: pending });
     pending = null;
   };
-  let arrangedTitle = "";
   let looked = null;
   let axesLooked = null;
   let zooms = {};
@@ -249,6 +240,16 @@
     parameters.delete("trials");
     go(parameters);
   };
+  // A space reports a click only if it was drawn anew while the button was down, which a slow machine may not manage.
+  const under = new WeakMap(); // plot -> what the mouse is over
+  let answered = 0;
+  let pressed = [0, 0];
+  const inSpace = (event) => {
+    const plot = event.target.closest?.(".gl-container")?.closest("#main .js-plotly-plot");
+    const still = Math.hypot(event.clientX - pressed[0], event.clientY - pressed[1]) < 4;
+    if (plot?._fullLayout?.scene && under.has(plot) && still && Date.now() - answered > 1000) plot.emit("plotly_click", under.get(plot));
+  };
+
   // A drawing that was asked for before another tool was chosen brings back the old one.
   const retooled = (plot) => {
     const { page, name } = JSON.parse(plot.closest('[id^="{"]')?.id ?? "{}");
@@ -265,23 +266,19 @@
       plot.dataset.heard = "";
       plot.on("plotly_deselect", deselected);
       plot.on("plotly_afterplot", () => retooled(plot));
+      plot.on("plotly_hover", (event) => { under.set(plot, event); });
+      plot.on("plotly_unhover", () => { under.delete(plot); });
+      plot.on("plotly_click", () => { answered = Date.now(); });
     });
   }, 300);
 
   // ------------------------------------------------------------------------------------------------ mouse and keys
 
   const busy = () => { busyUntil = Date.now() + QUIET; };
-  document.addEventListener("mousedown", (event) => { held = true; shift = event.shiftKey; toggling = event.ctrlKey || event.metaKey; busy(); }, true);
+  document.addEventListener("mousedown", (event) => { held = true; shift = event.shiftKey; toggling = event.ctrlKey || event.metaKey; pressed = [event.clientX, event.clientY]; busy(); }, true);
   window.addEventListener("mouseup", () => { held = false; busy(); }, true);
   document.addEventListener("wheel", busy, { capture: true, passive: true });
-  document.addEventListener("keydown", (event) => {
-    busy();
-    if (event.key !== "Escape") return;
-    const parameters = query();
-    const menu = document.querySelector("details.exports[open]");
-    if (menu) menu.open = false;
-    else if (parameters.has("trial")) { parameters.delete("trial"); go(parameters); }
-  });
+  document.addEventListener("keydown", busy, true);
 
   document.addEventListener("change", (event) => {
     const field = event.target.closest?.("select[data-option]");
@@ -324,6 +321,7 @@
 
   document.addEventListener("click", (event) => {
     const target = event.target;
+    inSpace(event);
     const inside = target.closest?.("a[data-inside]");
     if (inside) follow(event, inside);
     const copied = target.closest?.("[data-copy]");
@@ -335,6 +333,8 @@
         said(document.execCommand("copy") ? "copied" : "selected");
       });
     }
+    const chosen = target.closest?.("[data-choose]");
+    if (chosen) go(toggled(Number(chosen.dataset.choose)));
     const drawn = target.closest?.("[data-image]");
     if (drawn) image(drawn.dataset.image);
     const ballot = target.closest?.("[data-vote]");
