@@ -86,8 +86,15 @@ class Visit:
             self.counts["refreshes with a zoom"] += 1
         assert self.page.js(RANGE) == zoomed, "the zoom was lost"
         x, y, width, height = self.area()
-        self.page.double_click(x + 0.5 * width, y + 0.97 * height)
-        self.page.until(lambda: self.page.js(RANGE)[1] > zoomed[1], "the whole plane again")
+
+        def undone() -> bool:
+            self.page.double_click(
+                x + 0.5 * width, y + 0.97 * height
+            )  # twice, if a busy machine takes it for two clicks
+            time.sleep(0.4)
+            return self.page.js(RANGE)[1] > zoomed[1]
+
+        self.page.until(undone, "the whole plane again")
 
     def read_a_point(self) -> None:
         self.tool("lasso")
