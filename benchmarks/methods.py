@@ -39,7 +39,7 @@ SCALE = 15  # of the random weights, from a deviation of 0.02 to 0.3: the model 
 
 def embedded_rows(seeds: Sequence[int]) -> list[Row]:
     """Returns the rows of the embedded problem at the full budget."""
-    from moalign.comparison import compare
+    from moalign.comparison.embedded import compare
 
     found = []
     for seed in seeds:
@@ -136,7 +136,7 @@ def small_shares(seed: int) -> dict[str, float]:
     import numpy as np
 
     import moalign as ma
-    from moalign.comparison import constrained_shares
+    from moalign.comparison.embedded import constrained_shares
     from moalign.methods import CMORL, MODPO, MORLHF, MaxMin
     from moalign.oracle import gain_share, maximin, oracle, policy_values
     from moalign.policy.on_policy import Rollouts

@@ -21,9 +21,9 @@ from pathlib import Path
 
 import moalign as ma
 from moalign.cli.compare import print_rows, write_figure
-from moalign.comparison import STEPS, compare, optimum_curve
+from moalign.comparison.embedded import STEPS, compare, optimum_curve
+from moalign.comparison.outcomes import Outcome, summary
 from moalign.demo import toy_facts
-from moalign.outcomes import Outcome, summary
 from moalign.threads import one_thread
 from studies import story_methods as stories
 

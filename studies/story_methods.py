@@ -16,12 +16,12 @@ import numpy as np
 
 import moalign as ma
 from moalign.cli.output import print_table, say
-from moalign.contest import contest
+from moalign.comparison.contest import contest
+from moalign.comparison.sampled import SampledOutcome, Yardstick
 from moalign.evaluation import Evaluation
 from moalign.methods import CMORL, DPA, MODPO, MORLHF, RiC, Soups
 from moalign.methods.base import Method
 from moalign.policy.on_policy import Rollouts
-from moalign.yardstick import SampledOutcome, Yardstick
 from studies import tinystories as stories
 
 STEPS = 200  # of each of ten policies: the budget of training

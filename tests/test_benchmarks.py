@@ -348,8 +348,8 @@ def test_tuning_rows_on_few_trials() -> None:
 
 
 def test_method_rows_are_the_middle_and_the_extremes_of_the_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
-    from moalign import comparison
-    from moalign.outcomes import Outcome
+    from moalign.comparison import embedded as comparison
+    from moalign.comparison.outcomes import Outcome
 
     def outcomes(seed: int, names: list[str], on_method: object) -> list[Outcome]:
         return [

@@ -25,14 +25,13 @@ LEVELS = [
     {"preferences", "evaluation", "candidates"},
     {"methods", "callbacks"},
     {"figures"},
-    {"study", "results", "contest"},
+    {"study", "results"},
     {"publish", "facts", "rounds", "elicit"},
     {"judging", "groups"},
     {"session"},
     {"driver", "progress"},
     {"demo", "diagnostics", "tuning"},
-    {"outcomes"},
-    {"comparison", "yardstick"},
+    {"comparison"},
     {"cli"},
 ]
 LEVEL_OF = {name: level for level, names in enumerate(LEVELS) for name in names}

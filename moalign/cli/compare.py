@@ -14,8 +14,8 @@ from moalign.cli.output import print_json, print_table, say
 from moalign.threads import one_thread
 
 if TYPE_CHECKING:
-    from moalign.outcomes import Outcome
-    from moalign.yardstick import SampledOutcome
+    from moalign.comparison.outcomes import Outcome
+    from moalign.comparison.sampled import SampledOutcome
 
 LEGEND = """
 share         of the exact optimum's gain in w . R - beta KL, mean over ten weight vectors; lowest: of any of them
@@ -45,10 +45,10 @@ def compare(
 
     Half an hour per seed on one core with all methods and the usual budget; --steps 20 shows that everything works.
     """
-    from moalign.comparison import compare as run
-    from moalign.comparison import optimum_curve
+    from moalign.comparison.embedded import compare as run
+    from moalign.comparison.embedded import optimum_curve
+    from moalign.comparison.outcomes import summary
     from moalign.demo import toy_facts
-    from moalign.outcomes import summary
 
     quiet_models()
 

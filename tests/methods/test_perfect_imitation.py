@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from moalign.comparison import WEIGHTS, _at_equal_kl
+from moalign.comparison.embedded import WEIGHTS, _at_equal_kl
 from moalign.data import toy
 from moalign.demo import ToyFacts, toy_facts
 from moalign.methods.ric import asked_directions, reached_scores

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 import moalign as ma
-from moalign.yardstick import SampledOutcome
+from moalign.comparison.sampled import SampledOutcome
 from studies import story_methods as study_file
 from studies import tinystories
 from tests.tiny import save_model

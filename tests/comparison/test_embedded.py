@@ -10,8 +10,9 @@ import pytest
 import torch
 
 import moalign as ma
-from moalign import comparison
-from moalign.comparison import (
+from moalign.comparison import embedded as comparison
+from moalign.comparison.contest import Costs
+from moalign.comparison.embedded import (
     FINE,
     WEIGHTS,
     compare,
@@ -21,12 +22,11 @@ from moalign.comparison import (
     judge,
     optimum_curve,
 )
-from moalign.contest import Costs
+from moalign.comparison.outcomes import Outcome, load_outcomes, save_outcome, summary
 from moalign.demo import toy_facts, toy_policy
 from moalign.figures.methods import method_figure
 from moalign.methods import PolicySet
 from moalign.oracle import maximin, policy_values
-from moalign.outcomes import Outcome, load_outcomes, save_outcome, summary
 from moalign.policy.adapters import AdapterStack
 from moalign.policy.engine import Engine
 

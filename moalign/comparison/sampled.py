@@ -1,6 +1,6 @@
 """Policies of any method on a real model, judged by samples: what they gain, beside the best at their own KL.
 
-The twin of the exact judge of `moalign.comparison`, for problems whose responses cannot be enumerated. The optimum is
+The twin of the exact judge in `embedded.py`, for problems whose responses cannot be enumerated. The optimum is
 estimated from samples of the base policy, reweighted by exp(w . r / beta), with the beta that has the same mean KL. The
 reweighting looks at every response, where a policy generalises: a share of one is out of reach.
 """
@@ -17,7 +17,7 @@ import torch
 
 from moalign.arrays import FloatArray
 from moalign.candidates import CandidateSet
-from moalign.contest import Costs
+from moalign.comparison.contest import Costs
 from moalign.diagnostics import compare_at_equal_kl
 from moalign.evaluation import Evaluation, Judged, draw, judge
 from moalign.front import bootstrap_over_prompts, hypervolume

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import moalign as ma
-from moalign.contest import Costs, contest
+from moalign.comparison.contest import Costs, contest
 from moalign.methods import MODPO, MORLHF, PolicySet
 from moalign.policy.engine import Engine
 from moalign.policy.on_policy import Rollouts

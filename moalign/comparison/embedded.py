@@ -17,7 +17,8 @@ import numpy as np
 import torch
 
 from moalign.arrays import FloatArray
-from moalign.contest import Costs, contest
+from moalign.comparison.contest import Costs, contest
+from moalign.comparison.outcomes import Outcome, load_outcomes, save_outcome
 from moalign.data import load_prompts, toy
 from moalign.demo import BETA, ToyFacts, reference_corner, toy_facts, toy_study
 from moalign.errors import DefinitionError
@@ -26,7 +27,6 @@ from moalign.methods import CMORL, DPA, MODPO, MORLHF, GroupDPO, MaxMin, PolicyS
 from moalign.methods.base import Method
 from moalign.methods.serving import Selection
 from moalign.oracle import Optimum, PolicyValues, constrained, gain_share, kl_target, maximin, oracle, policy_values
-from moalign.outcomes import Outcome, load_outcomes, save_outcome
 from moalign.policy.adapters import LoRA
 from moalign.policy.engine import Engine
 from moalign.policy.generate import Sampling

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 import moalign as ma
-from moalign.contest import Costs
+from moalign.comparison.contest import Costs
+from moalign.comparison.sampled import Yardstick, equal_kl
 from moalign.diagnostics import compare_at_equal_kl
 from moalign.methods import PolicySet
 from moalign.policy.adapters import AdapterStack
 from moalign.policy.engine import Engine
-from moalign.yardstick import Yardstick, equal_kl
 from tests.tiny import HELD_OUT, PROMPTS, save_model, shortness, vowels
 
 WEIGHTS = np.array([[1.0, 0.0], [0.5, 0.5]])
