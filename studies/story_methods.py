@@ -48,9 +48,9 @@ def contenders(steps: int = STEPS) -> dict[str, Method]:
     def training(share: float, **given: Any) -> ma.Training:
         return ma.Training(steps=max(1, round(share * steps)), warmup=0.1, clip=1.0, lora=LORA, **given)
 
-    def on_policy(share: float) -> dict[str, Any]:
+    def on_policy(share: float, learning_rate: float = 3e-4) -> dict[str, Any]:
         rollouts = Rollouts(sampling=base)
-        return {"rollouts": rollouts, "training": training(share, batch_size=4, learning_rate=3e-4)}
+        return {"rollouts": rollouts, "training": training(share, batch_size=4, learning_rate=learning_rate)}
 
     base, many = (ma.Sampling(samples=n, max_new_tokens=NEW_TOKENS) for n in (8, 32))
     return {
@@ -60,7 +60,7 @@ def contenders(steps: int = STEPS) -> dict[str, Method]:
             training=training(1, batch_size=4, by_prompt=True, learning_rate=1e-3),
         ),
         "MORLHF": MORLHF(beta=BETA, **on_policy(1)),
-        "Soups": Soups(experts=MORLHF(beta=BETA, **on_policy(1))),
+        "Soups": Soups(experts=MORLHF(beta=BETA, **on_policy(2.5, learning_rate=1.3e-4))),
         "C-MORL": CMORL(
             initial=MORLHF(beta=BETA, **on_policy(0.6)),
             lattice=2,
