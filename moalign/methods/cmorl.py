@@ -45,7 +45,7 @@ from moalign.store import describe
 from moalign.weights import grid
 
 LARGEST_MULTIPLIER = 1e2  # beyond, a constraint is as good as infeasible and the policy only chases it
-FIRST_MULTIPLIER = 2.0  # at most; those of a policy that ignored the raised objective would be infinite
+FIRST_MULTIPLIER = 0.5  # at most; larger ones raise what the bounds protect, until the policy samples nothing else
 MEMORY = 0.9  # of running means of multipliers
 MARGIN = 0.1  # the hypervolume's corner lies this share of the range below the worst rewards
 
