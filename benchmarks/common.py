@@ -166,9 +166,13 @@ def ratio(
         floor: the least that is promised, or None.
         share: how many times the peer's work one round of moalign does (policies trained at once, say).
     """
-    values = [share * a / b for a, b in zip(theirs, ours, strict=True)]
-    middle, low, high = (round(v, 3) for v in (statistics.median(values), min(values), max(values)))
+    middle, low, high = (round(v, 3) for v in spread([share * a / b for a, b in zip(theirs, ours, strict=True)]))
     return Row(what, peer, middle, low, high, floor)
+
+
+def spread(values: Sequence[float]) -> tuple[float, float, float]:
+    """Returns median, smallest and largest."""
+    return statistics.median(values), min(values), max(values)
 
 
 def agree(what: str, ours: Sequence[float], theirs: Sequence[float], tolerance: float) -> None:

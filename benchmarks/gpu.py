@@ -7,7 +7,6 @@ anything is timed the losses of the first steps must agree: in float32 closely, 
 from __future__ import annotations
 
 import gc
-import statistics
 import sys
 import tempfile
 import time
@@ -16,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
 
-from benchmarks.common import Options, Row, Stretches, agree, all_closed, interleaved, parse, ratio, run
+from benchmarks.common import Options, Row, Stretches, agree, all_closed, interleaved, parse, ratio, run, spread
 from benchmarks.sweep import LEAN, PAIRS_PER_STEP, TRL
 from benchmarks.workload import SIZES, Pair, model, pairs, prompts, tokenizer
 
@@ -130,7 +129,7 @@ def _absolute_rows(what: str, case: Case, policies: int, seconds: Sequence[float
         "absolute: tokens per second": [policies * tokens / s for s in seconds],
         f"share of the measured matrix peak, {peak / 1e12:.3g} TFLOP/s": [flops / s / peak for s in seconds],
     }
-    return [Row(what, peer, statistics.median(v), min(v), max(v)) for peer, v in named.items()]
+    return [Row(what, peer, *spread(v)) for peer, v in named.items()]
 
 
 def decode_row(size_name: str, policies: int, rounds: int, seed: int, device: str) -> Row:
@@ -176,12 +175,12 @@ def synchronise() -> None:
         torch.cuda.synchronize()
 
 
-def matrix_peak(device: str, width: int = 8192, repeats: int = 20) -> float:
-    """Returns the floating-point operations per second of the fastest bfloat16 product found, square, on `device`."""
+def matrix_peak(device: str, dtype: str = "bfloat16", width: int = 8192, repeats: int = 20) -> float:
+    """Returns the floating-point operations per second of the fastest square product found on `device`."""
     import torch
 
     side = width if device != "cpu" else 512
-    a, b = (torch.randn(side, side, device=device).bfloat16() for _ in range(2))
+    a, b = (torch.randn(side, side, device=device).to(getattr(torch, dtype)) for _ in range(2))
     return max(2 * side**3 / wall_seconds(lambda: a @ b) for _ in range(repeats))
 
 

@@ -14,7 +14,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.common import Options, Row, agree, interleaved, parse, ratio, run
+from benchmarks.common import Options, Row, agree, interleaved, parse, ratio, run, spread
+from benchmarks.gpu import matrix_peak
 from benchmarks.memory import peak_bytes
 
 WEIGHTS, PROMPTS, CANDIDATES, BETA = 1000, 256, 64, 0.1
@@ -120,7 +121,7 @@ def lattice_row(rounds: int, seed: int, side: int = SIDE) -> Row:
     return ratio(what, LOOP, seconds[LOOP], seconds["moalign"], 12.0, share=len(w) / len(some))
 
 
-def precision_row(seed: int) -> Row:
+def precision_row(seed: int, device: str = "cpu") -> Row:
     """Returns how many times nearer to float64 than promised rewards and KL are; low and high over problems."""
     import torch
 
@@ -128,7 +129,7 @@ def precision_row(seed: int) -> Row:
 
     errors = []
     for objectives in (2, 3, 5):
-        rewards, log_base, w = problem(seed, WEIGHTS, objectives)
+        rewards, log_base, w = (t.to(device) for t in problem(seed, WEIGHTS, objectives))
         single, double = (
             oracle(rewards.to(t), w.to(t), BETA, log_base=log_base.to(t), per_prompt=False)
             for t in (torch.float32, torch.float64)
@@ -136,7 +137,8 @@ def precision_row(seed: int) -> Row:
         pairs = ((single.rewards, double.rewards), (single.kl, double.kl))
         errors.append(max(float((a - b).abs().max()) for a, b in pairs))
         print(f"largest difference to float64, {objectives} objectives: {errors[-1]:.1e}", file=sys.stderr)
-    return ratio("oracle, float32 against float64", f"{TOLERANCE:g}", [TOLERANCE] * 3, errors, 1.0)
+    what = "oracle, float32 against float64" + (", accelerator" if device != "cpu" else "")
+    return ratio(what, f"{TOLERANCE:g}", [TOLERANCE] * 3, errors, 1.0)
 
 
 def half_rows(rounds: int, seed: int) -> list[Row]:
@@ -215,13 +217,16 @@ def accelerator_rows(rounds: int, seed: int) -> list[Row]:
     seconds = interleaved(works, rounds, clock=wall)
     name = torch.cuda.get_device_name()
     what = f"oracle on {name}, 3 objectives, {MANY} weight vectors, {PROMPTS} x {CANDIDATES} candidates"
-    # per weight, prompt and candidate: M multiply-adds for the score, one exponential, M + 1 multiply-adds for the sums
-    terms = MANY * PROMPTS * CANDIDATES
-    print(f"  {terms * 15 / min(seconds['moalign']) / 1e12:.2f} TFLOP/s in float32, {terms:.1e} terms", file=sys.stderr)
     mine, half = seconds["moalign"], seconds["moalign in bfloat16 pairs"]
+    # per weight, prompt and candidate: M multiply-adds for the score, one exponential, M + 1 multiply-adds for the sums
+    flops, peak = MANY * PROMPTS * CANDIDATES * 15, matrix_peak("cuda", "float32")
+    shares = [flops / s / peak for s in mine]
     return [
         ratio(what, LOOP, seconds[LOOP], mine, 50.0, share=MANY / LOOP_SHARE),
         ratio(f"{what}, bfloat16 pairs", "the same in float32", mine, half, None),
+        Row(what, "absolute: weight vectors per second", *spread([MANY / s for s in mine])),
+        Row(what, f"share of the measured float32 matrix peak, {peak / 1e12:.3g} TFLOP/s", *spread(shares)),
+        precision_row(seed, "cuda"),
     ]
 
 

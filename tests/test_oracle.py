@@ -305,11 +305,11 @@ def test_means_alone_agree_with_means_of_prompts(beta):
 
 
 def test_without_the_fused_kernel_the_numbers_are_the_same(monkeypatch):
-    """Builds without it, and accelerators, take the written-out form, here in pieces of two queries."""
+    """Builds without it take the written-out form, here in pieces of two queries."""
     rewards, log_base = problem(5, prompts=6, count=11)
     weights = torch.as_tensor(grid(3, 3))
     fused = oracle(rewards, weights, 0.2, log_base=log_base, want_jacobian=True)
-    monkeypatch.setattr(attention, "_cpu_kernel", lambda dtype: None)
+    monkeypatch.setattr(attention, "_kernel", lambda device, dtype: None)
     monkeypatch.setattr(attention, "SCORES_ON_CPU", 2 * 6 * 11)
     plain = oracle(rewards, weights, 0.2, log_base=log_base, want_jacobian=True)
     for name in ("rewards", "kl", "value", "jacobian", "prompt_log_z"):
@@ -325,10 +325,11 @@ def test_a_kernel_of_another_meaning_is_not_used(monkeypatch):
             return averages[:, None], log_z
 
     monkeypatch.setattr(torch.ops, "aten", Halving())
-    attention._cpu_kernel.cache_clear()
-    assert attention._cpu_kernel(torch.float32) is None
+    attention._kernel.cache_clear()
+    assert attention._kernel(torch.device("cpu"), torch.float32) is None
     monkeypatch.undo()
-    attention._cpu_kernel.cache_clear()
+    attention._kernel.cache_clear()
+    assert attention._kernel(torch.device("cpu"), torch.float32) is not None
 
 
 def test_products_are_not_rounded_to_tf32():

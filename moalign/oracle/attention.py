@@ -1,7 +1,7 @@
 """Softmax attention with its log-sum-exp, the kernel behind every tilt; fused where torch has such a kernel.
 
-torch's public attention hides log Z. Its CPU kernel returns it, but is an internal operator: it is used only after a
-probe against the written-out form on this very build. Everywhere else, accelerators included, the written-out form is
+torch's public attention hides log Z. Its kernels for CPUs and for CUDA return it, but are internal operators: they are
+used only after a probe against the written-out form on this very build. Everywhere else the written-out form is
 computed in pieces of bounded size.
 """
 
@@ -28,12 +28,12 @@ def attention(queries: Tensor, keys: Tensor, content: Tensor) -> tuple[Tensor, T
         keys, content: [prompts, candidates, width]. Of bfloat16 operands products are added up in float32, the softmax
             and the results are float32.
     """
-    fused = keys.device.type == "cpu" and keys.dtype != torch.bfloat16  # that kernel would round the averages
-    kernel = _cpu_kernel(keys.dtype) if fused else None
+    # those kernels would round the averages of bfloat16
+    kernel = None if keys.dtype == torch.bfloat16 else _kernel(keys.device, keys.dtype)
     if kernel is None:
         return _in_pieces(queries, keys, content)
-    averages, log_z = kernel(queries, keys, content)
-    return averages, log_z
+    with _full_precision():
+        return kernel(queries, keys, content)
 
 
 def written_out(queries: Tensor, keys: Tensor, content: Tensor) -> tuple[Tensor, Tensor]:
@@ -75,28 +75,42 @@ Kernel = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 @cache
-def _cpu_kernel(dtype: torch.dtype) -> Kernel | None:
-    """Returns the fused CPU kernel if this build of torch has it and it computes what is meant, else None."""
-    operator: Any = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)
-    if operator is None:
+def _kernel(device: torch.device, dtype: torch.dtype) -> Kernel | None:
+    """Returns the fused kernel of a device if this build of torch has it and it computes what is meant, else None."""
+    kernel = {"cpu": _on_cpu, "cuda": _on_cuda}.get(device.type)
+    if kernel is None:
         return None
-
-    def kernel(queries: Tensor, keys: Tensor, content: Tensor) -> tuple[Tensor, Tensor]:
-        asked = queries.expand(len(keys), 1, *queries.shape)
-        averages, log_z = operator(asked, keys[:, None], content[:, None], 0.0, False, scale=1.0)
-        return averages[:, 0], log_z.reshape(len(keys), len(queries))
-
     generator = torch.Generator().manual_seed(0)
-    draw = [torch.randn(*shape, 8, generator=generator, dtype=dtype) for shape in ((5,), (3, 7), (3, 7))]
+    draw = [torch.randn(*shape, 8, generator=generator, dtype=dtype).to(device) for shape in ((5,), (3, 7), (3, 7))]
     try:
         found = kernel(*draw)
-    except (RuntimeError, TypeError, ValueError):
+    except (AttributeError, RuntimeError, TypeError, ValueError):
         return None
     wanted = written_out(*draw)
     near = [
         torch.allclose(a, b, rtol=PROBE_TOLERANCE, atol=PROBE_TOLERANCE) for a, b in zip(found, wanted, strict=True)
     ]
     return kernel if all(near) else None
+
+
+def _on_cpu(queries: Tensor, keys: Tensor, content: Tensor) -> tuple[Tensor, Tensor]:
+    operator: Any = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    averages, log_z = operator(_for_all(queries, keys), keys[:, None], content[:, None], 0.0, False, scale=1.0)
+    return averages[:, 0], log_z.reshape(len(keys), len(queries))
+
+
+def _on_cuda(queries: Tensor, keys: Tensor, content: Tensor) -> tuple[Tensor, Tensor]:
+    """The memory-efficient kernel; in float32 it adds up three TF32 products, which keeps float32's digits."""
+    operator: Any = torch.ops.aten._scaled_dot_product_efficient_attention
+    averages, log_z, *_ = operator(
+        _for_all(queries, keys), keys[:, None], content[:, None], None, compute_log_sumexp=True, scale=1.0
+    )
+    return averages[:, 0], log_z[:, 0, : len(queries)]  # padded to whole blocks of queries
+
+
+def _for_all(queries: Tensor, keys: Tensor) -> Tensor:
+    """Returns the queries [prompts, 1 head, queries, width]."""
+    return queries.expand(len(keys), 1, *queries.shape)
 
 
 @contextmanager

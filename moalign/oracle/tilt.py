@@ -18,8 +18,9 @@ from moalign.oracle.attention import attention, twofold
 from moalign.oracle.candidates import Candidates
 
 CHUNK_ELEMENTS = 1 << 19  # prompts x weights x width of the results held at once: 2 MiB in float32
+CHUNK_ELEMENTS_ACCELERATOR = 1 << 26  # where short chunks leave the device waiting for the host
 WRITTEN_ELEMENTS = 1 << 21  # weights x prompts x candidates of the form that stores probabilities
-PROMPTS_AT_ONCE = 64  # where only means are asked for: keeps chunks of weights long, which the kernel likes
+PROMPTS_AT_ONCE = 64  # on a CPU where only means are asked for: keeps chunks of weights long, which the kernel likes
 IMPOSSIBLE = -1e4  # a finite log-probability whose exponential is zero: -inf times a padded zero would be NaN
 SMALL_REACH = 0.1  # largest |query . reward| below which log Z is so near zero that absolute rounding would show
 LARGE_REACH = 1e3  # and above which an impossible candidate could be mistaken for a possible one
@@ -79,11 +80,7 @@ class Tilter:
 
         Any number of queries is taken in chunks of bounded size; `chunk` as in `chunks`.
         """
-        prompts = min(PROMPTS_AT_ONCE, len(self._candidates.rewards))
-        mean, others = (
-            self._attending.means(queries, _step(prompts, self._attending.width, chunk)),
-            self._inexact(queries),
-        )
+        mean, others = self._attending.means(queries, chunk), self._inexact(queries)
         for some in self._written_chunks(others):
             better = _written_out(self._candidates, queries[some], False)
             for field, digits in zip(mean, better[:4], strict=True):
@@ -102,12 +99,12 @@ class Tilter:
 
 
 def chunks(weights: int, candidates: Candidates, chunk: int | None, *, covariance: bool = False) -> list[slice]:
-    """Returns slices of the weights to tilt by at once, each `chunk` long or short enough for half a million numbers.
+    """Returns slices of the weights to tilt by at once, each `chunk` long or short enough for bounded results.
 
     Args:
         weights: how many there are.
         candidates: what is tilted.
-        chunk: length of the slices; None bounds the memory of the results.
+        chunk: length of the slices; None bounds the results at half a million numbers, on an accelerator at 67 million.
         covariance: whether second moments are computed, too.
 
     Raises:
@@ -115,14 +112,16 @@ def chunks(weights: int, candidates: Candidates, chunk: int | None, *, covarianc
     """
     prompts, _, objectives = candidates.rewards.shape
     moments = objectives * objectives if covariance else 0
-    step = _step(prompts, _padded(objectives + 1 + candidates.values.shape[-1] + moments), chunk)
+    width = _padded(objectives + 1 + candidates.values.shape[-1] + moments)
+    step = _step(prompts, width, chunk, candidates.rewards.device)
     return [slice(start, start + step) for start in range(0, weights, step)]
 
 
-def _step(prompts: int, width: int, chunk: int | None) -> int:
+def _step(prompts: int, width: int, chunk: int | None, device: torch.device) -> int:
     if chunk is not None and chunk < 1:
         raise DefinitionError(f"chunk must be at least 1 weight vector, got {chunk}.")
-    return chunk or max(1, CHUNK_ELEMENTS // (prompts * width))
+    most = CHUNK_ELEMENTS if device.type == "cpu" else CHUNK_ELEMENTS_ACCELERATOR
+    return chunk or max(1, most // (prompts * width))
 
 
 class _Attending:
@@ -162,15 +161,17 @@ class _Attending:
             covariance=None if self.pairs is None else _covariance(rewards, averages[..., last:], self.pairs),
         )
 
-    def means(self, queries: Tensor, step: int) -> MeanTilt:
-        m, prompts = self.objectives, len(self.keys)
+    def means(self, queries: Tensor, chunk: int | None) -> MeanTilt:
+        m, prompts, device = self.objectives, len(self.keys), self.keys.device
+        at_once = min(PROMPTS_AT_ONCE, prompts) if device.type == "cpu" else prompts
+        step = _step(at_once, self.width, chunk, device)
         asked = self._asked(queries)
         # allocated before the chunks: results kept between them would pin the memory that they free
         total = self.keys.new_zeros(len(queries), m + self.judged, dtype=torch.float64)
         log_z = total.new_zeros(len(queries))
         for first in range(0, len(queries), step):
-            for start in range(0, prompts, PROMPTS_AT_ONCE):
-                some, turn = slice(first, first + step), slice(start, start + PROMPTS_AT_ONCE)
+            for start in range(0, prompts, at_once):
+                some, turn = slice(first, first + step), slice(start, start + at_once)
                 averages, part = self._attend(asked[some], turn)
                 total[some] += averages[..., : m + self.judged].sum(0, dtype=torch.float64)
                 log_z[some] += part.sum(0, dtype=torch.float64)
