@@ -101,9 +101,8 @@ def measured(study: Study, records: StudyStore, served: ServedPolicy) -> ServedP
     """
     engine = Engine(study.problem.policy, workspace=records, seed=study.seed)
     selection = served.selection
-    adapter = selection.adapter.to(engine.language_model.device)
-    [drawn] = draw(study.evaluation, engine, adapter, selection.text)
-    judged = judge(study.evaluation, engine, Scorer(study.problem, engine), drawn, adapter, selection.text)
+    [drawn] = draw(study.evaluation, engine, selection.adapter, selection.text)
+    judged = judge(study.evaluation, engine, Scorer(study.problem, engine), drawn, selection.adapter, selection.text)
     return replace(served, judged=judged)
 
 

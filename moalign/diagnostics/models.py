@@ -82,6 +82,7 @@ def pair_similarity(
         pairs: preference pairs.
         policy: a stack of one; None for the base, where training starts.
     """
+    policy = None if policy is None else engine.on_device(policy)
     found = []
     for start in range(0, len(pairs.prompts), ROWS_AT_ONCE):
         part = slice(start, start + ROWS_AT_ONCE)
@@ -110,6 +111,7 @@ def next_token_columns(
 
     Source: arXiv 2410.11677.
     """
+    stack = engine.on_device(stack)
     columns = []
     for policy, texts in enumerate(responses):
         totals, tokens = torch.zeros(2, dtype=torch.float64), 0

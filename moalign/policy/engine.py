@@ -1,6 +1,7 @@
 """The engine: the only code that touches a model or a device.
 
-`train` gives n adapters trained together, `generate` samples from them, `log_probs` scores given responses. What was
+`train` gives n adapters trained together, `generate` samples from them, `log_probs` scores given responses. Adapters
+come from it on the CPU, where they can be mixed, joined and stored, and go to its device for a computation. What was
 computed is remembered in the workspace: a finished training is loaded instead of repeated, an unfinished one goes on
 from its last checkpoint, reference log-probs of a data set are computed once for all policies and methods.
 """
@@ -84,6 +85,10 @@ class Engine:
         other.workspace, other.remember = workspace, Memory(workspace)
         return other
 
+    def on_device(self, stack: AdapterStack) -> AdapterStack:
+        """Returns adapters where the model is."""
+        return stack.to(self.language_model.device)
+
     # ---------------------------------------------------------------------------------------------- texts and tokens
 
     def encode_prompt(self, prompt: Any) -> tuple[int, ...]:
@@ -151,7 +156,7 @@ class Engine:
         data = data.with_response_columns(reference=reference)
         facts = described if start is None else [described, _array_hash(start.matrix)]
         key = f"{name}-{_digest(data, policies, facts, self.seed)[:12]}"
-        begin = self._start(training, policies) if start is None else start
+        begin = self._start(training, policies) if start is None else self.on_device(start)
         columns = _columns(policies, begin)
 
         def loop(state: TrainState) -> Iterator[tuple[StepRecord, TrainState]]:
@@ -190,7 +195,7 @@ class Engine:
             move: of the other player of a game, see `moalign.policy.on_policy.train_on_policy`.
         """
         ids = [self._room(prompt, rollouts.sampling.max_new_tokens) for prompt in prompts]
-        begin = self._start(training, policies) if start is None else start
+        begin = self._start(training, policies) if start is None else self.on_device(start)
         facts = [described, [list(i) for i in ids], None if start is None else _array_hash(start.matrix)]
         key = f"{name}-{_digest(None, policies, facts, self.seed)[:12]}"
         columns = _columns(policies, begin)
@@ -206,7 +211,7 @@ class Engine:
 
     def dual(self, name: str) -> FloatArray:
         """Returns what the other player of the last training of this name held at its end [policies, numbers]."""
-        return np.asarray(self._duals[name].double().cpu().numpy())
+        return np.asarray(self._duals[name].double().numpy())
 
     def _trained(
         self,
@@ -226,8 +231,9 @@ class Engine:
 
         facts = {"name": name, "described": described}
         seconds = self.checkpoint_seconds
-        stack, self._duals[name] = remembered_training(self.workspace, key, start, loop, steps, facts, after, seconds)
-        return stack
+        stack, dual = remembered_training(self.workspace, key, start, loop, steps, facts, after, seconds)
+        self._duals[name] = dual.cpu()
+        return stack.to("cpu")
 
     def training_logs(self) -> dict[str, TrainingLog]:
         """Returns the log of every finished training by name; empty without a workspace.
@@ -252,6 +258,7 @@ class Engine:
     def log_probs(self, responses: Responses, stack: AdapterStack | None = None) -> FloatArray:
         """Returns summed log-probs [policies, responses] in nats (one policy, the base, without a stack)."""
         policies = 1 if stack is None else len(stack)
+        stack = None if stack is None else self.on_device(stack)
         result = np.empty((policies, len(responses)))
         for indices in self._passes(responses, policies):
             rows = self.language_model.rows(responses, indices)
@@ -272,6 +279,7 @@ class Engine:
         if policy is None:
             reference = self.log_probs(responses)[0]
             return np.zeros(len(responses)), reference, reference
+        policy = self.on_device(policy)
         result = np.empty((3, len(responses)))
         for indices in self._passes(responses, 2):
             rows = self.language_model.rows(responses, indices)
@@ -291,7 +299,8 @@ class Engine:
             ModelError: a prompt leaves no room for `max_new_tokens` in the context and the policy does not truncate.
         """
         ids = [self._room(prompt, sampling.max_new_tokens) for prompt in prompts]
-        drawn = draw(self.language_model, ids, sampling, stack, self.seed if seed is None else seed)
+        here = None if stack is None else self.on_device(stack)
+        drawn = draw(self.language_model, ids, sampling, here, self.seed if seed is None else seed)
         self.generated += sum(len(g.ids) for rows in drawn for g in rows)
         return drawn
 

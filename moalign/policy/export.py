@@ -107,9 +107,9 @@ def load_state(folder: Path, start: TrainState) -> tuple[TrainState, list[StepRe
     device = start.stack.matrix.device
     matrix, first, second = (arrays[n].to(device) for n in ("matrix", "first_moment", "second_moment"))
     stack = AdapterStack(start.stack.lora, start.stack.sites, matrix)
-    rows = zip(arrays["loss"], arrays["gradient_norm"], arrays["learning_rate"], strict=True)
+    rows = zip(arrays["loss"].to(device), arrays["gradient_norm"].to(device), arrays["learning_rate"], strict=True)
     log = [StepRecord(i, loss, norm, rate) for i, (loss, norm, rate) in enumerate(rows, 1)]
-    last, dual = log[-1].loss.to(device), arrays.get("dual", start.dual).to(device)
+    last, dual = log[-1].loss, arrays.get("dual", start.dual).to(device)
     return TrainState(stack, first, second, int(arrays["step"]), arrays["stopped"], last, dual), log
 
 

@@ -56,8 +56,8 @@ def remembered_training(
         finished = stored_folder(workspace.training_folder(key))
         if finished is not None:
             arrays = load_arrays(finished)
-            matrix = arrays["matrix"].to(start.matrix.device)
-            return AdapterStack(start.lora, start.sites, matrix), arrays.get("dual", torch.zeros(0, 0))
+            stack = AdapterStack(start.lora, start.sites, arrays["matrix"])
+            return stack, arrays.get("dual", torch.zeros(0, 0))
         checkpoint = workspace.checkpoint(key)
         if checkpoint is not None:
             state, log = load_state(checkpoint, state)

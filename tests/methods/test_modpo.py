@@ -101,7 +101,7 @@ def test_objectives_that_label_the_same_pairs_train_as_one_stack() -> None:
 def test_a_policy_is_the_same_alone_and_in_the_stack_whatever_its_place() -> None:
     training = ma.Training(steps=5, batch_size=4, learning_rate=1e-3, lora=ma.LoRA(rank=2))
     method = MODPO(beta=0.5, training=training)
-    engine = Engine(problem().policy, seed=1)
+    engine = Engine(problem().policy, seed=1, device="cpu")
     weights = np.array([[0.2, 0.5, 0.3], [0.0, 0.0, 1.0], [0.6, 0.2, 0.2]])
     stack = method.fit(problem(), weights, engine).stack
     for i in range(3):
