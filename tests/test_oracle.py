@@ -382,6 +382,7 @@ def test_an_accelerator_gives_the_same_numbers():
     far = oracle(rewards.cuda(), weights.cuda(), 0.1, want_jacobian=True)
     for name in ("rewards", "kl", "value", "jacobian"):
         torch.testing.assert_close(getattr(far, name).cpu(), getattr(near, name), rtol=1e-5, atol=2e-5)
+    assert all(attention._kernel(far.rewards.device, dtype) is not None for dtype in (torch.float32, F64))
     half = oracle(rewards.cuda(), weights.cuda(), 0.1, half=True)
     for name in ("rewards", "kl", "value"):
         torch.testing.assert_close(getattr(half, name).cpu(), getattr(near, name), rtol=1e-4, atol=1e-3)

@@ -1,8 +1,8 @@
 """Softmax attention with its log-sum-exp, the kernel behind every tilt; fused where torch has such a kernel.
 
-torch's public attention hides log Z. Its kernels for CPUs and for CUDA return it, but are internal operators: they are
-used only after a probe against the written-out form on this very build. Everywhere else the written-out form is
-computed in pieces of bounded size.
+torch's public attention hides log Z. Its CPU kernel returns it, but is an internal operator; for CUDA there is a kernel
+of our own. Either is used only after a probe against the written-out form on this very build. Everywhere else the
+written-out form is computed in pieces of bounded size.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ PROBE_TOLERANCE = 1e-4  # relative; a kernel with another convention is off by f
 
 
 def attention(queries: Tensor, keys: Tensor, content: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns (averages [prompts, queries, width], log-sum-exp [prompts, queries]) of softmax attention at scale 1.
+    """Returns (averages [prompts, queries, width of content], log-sum-exp [prompts, queries]) of attention at scale 1.
 
     Args:
         queries: [queries, width], shared by all prompts.
-        keys, content: [prompts, candidates, width]. Of bfloat16 operands products are added up in float32, the softmax
-            and the results are float32.
+        keys, content: [prompts, candidates, width], on a CPU of one width. Of bfloat16 operands products are added up
+            in float32, the softmax and the results are float32.
     """
     # those kernels would round the averages of bfloat16
     kernel = None if keys.dtype == torch.bfloat16 else _kernel(keys.device, keys.dtype)
@@ -84,7 +84,7 @@ def _kernel(device: torch.device, dtype: torch.dtype) -> Kernel | None:
     draw = [torch.randn(*shape, 8, generator=generator, dtype=dtype).to(device) for shape in ((5,), (3, 7), (3, 7))]
     try:
         found = kernel(*draw)
-    except (AttributeError, RuntimeError, TypeError, ValueError):
+    except Exception:  # whatever this build lacks
         return None
     wanted = written_out(*draw)
     near = [
@@ -95,22 +95,15 @@ def _kernel(device: torch.device, dtype: torch.dtype) -> Kernel | None:
 
 def _on_cpu(queries: Tensor, keys: Tensor, content: Tensor) -> tuple[Tensor, Tensor]:
     operator: Any = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-    averages, log_z = operator(_for_all(queries, keys), keys[:, None], content[:, None], 0.0, False, scale=1.0)
+    asked = queries.expand(len(keys), 1, *queries.shape)  # one head
+    averages, log_z = operator(asked, keys[:, None], content[:, None], 0.0, False, scale=1.0)
     return averages[:, 0], log_z.reshape(len(keys), len(queries))
 
 
 def _on_cuda(queries: Tensor, keys: Tensor, content: Tensor) -> tuple[Tensor, Tensor]:
-    """The memory-efficient kernel; in float32 it adds up three TF32 products, which keeps float32's digits."""
-    operator: Any = torch.ops.aten._scaled_dot_product_efficient_attention
-    averages, log_z, *_ = operator(
-        _for_all(queries, keys), keys[:, None], content[:, None], None, compute_log_sumexp=True, scale=1.0
-    )
-    return averages[:, 0], log_z[:, 0, : len(queries)]  # padded to whole blocks of queries
+    from moalign.oracle.cuda import attention  # Triton is there where CUDA is
 
-
-def _for_all(queries: Tensor, keys: Tensor) -> Tensor:
-    """Returns the queries [prompts, 1 head, queries, width]."""
-    return queries.expand(len(keys), 1, *queries.shape)
+    return attention(queries, keys, content)
 
 
 @contextmanager

@@ -24,7 +24,7 @@ PROMPTS_AT_ONCE = 64  # on a CPU where only means are asked for: keeps chunks of
 IMPOSSIBLE = -1e4  # a finite log-probability whose exponential is zero: -inf times a padded zero would be NaN
 SMALL_REACH = 0.1  # largest |query . reward| below which log Z is so near zero that absolute rounding would show
 LARGE_REACH = 1e3  # and above which an impossible candidate could be mistaken for a possible one
-WIDTH = 8  # numbers per key: fused kernels want equal, even head sizes
+WIDTH = 8  # numbers per key on a CPU, whose fused kernel wants equal, even head sizes
 
 
 class Tilt(NamedTuple):
@@ -140,10 +140,12 @@ class _Attending:
             columns.append(rewards[..., self.pairs[0]] * rewards[..., self.pairs[1]])
         content = torch.cat(columns, -1)  # [prompts, candidates, columns]
         keys = torch.cat([rewards, candidates.log_base.clamp_min(IMPOSSIBLE)[..., None]], -1)
-        self.width = _padded(max(keys.shape[-1], content.shape[-1]))
-        self.keys = F.pad(keys, (0, self.width - keys.shape[-1]))  # [prompts, candidates, width]
-        self.content = F.pad(content, (0, self.width - content.shape[-1]))
-        self.half = half
+        self.width = max(keys.shape[-1], content.shape[-1])
+        if rewards.device.type == "cpu":
+            self.width = _padded(self.width)
+            keys, content = (F.pad(part, (0, self.width - part.shape[-1])) for part in (keys, content))
+        self.keys, self.content = keys, content  # [prompts, candidates, width]
+        self.query_width, self.content_width, self.half = keys.shape[-1], content.shape[-1], half
         if half:
             high, low = twofold(self.keys)
             self.keys = torch.cat([high, low, high], -1)
@@ -180,7 +182,7 @@ class _Attending:
         return MeanTilt(rewards, total[:, m:] / prompts, log_z, kl)
 
     def _asked(self, queries: Tensor) -> Tensor:
-        asked = F.pad(F.pad(queries, (0, 1), value=1.0), (0, self.width - self.objectives - 1))
+        asked = F.pad(F.pad(queries, (0, 1), value=1.0), (0, self.query_width - self.objectives - 1))
         if not self.half:
             return asked
         high, low = twofold(asked)
@@ -189,7 +191,7 @@ class _Attending:
     def _attend(self, asked: Tensor, prompts: slice) -> tuple[Tensor, Tensor]:
         averages, log_z = attention(asked, self.keys[prompts], self.content[prompts])
         if self.half:
-            averages = averages[..., : self.width] + averages[..., self.width :]
+            averages = averages[..., : self.content_width] + averages[..., self.content_width :]
         return averages, log_z
 
 
