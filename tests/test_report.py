@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from plotly.offline import get_plotlyjs
 
-from moalign.figures import OracleCurve, report
+from moalign.figures import OracleCurve
 from moalign.figures.report import write_report
+from moalign.figures.script import asset, plotly_script
 from moalign.front import Front, Point
 
 HOSTILE = "<script>alert(1)</script> </script> [/bold] =HYPERLINK( \x1b[31m <img src=x onerror=alert(2)> {{ 7*7 }} ‮"
@@ -160,11 +160,11 @@ def test_content_policy_admits_exactly_the_two_scripts(path: Path) -> None:
     digests = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
     assert re.findall(r"'sha256-([^']+)'", policy) == digests and "default-src 'none'" in policy
     assert "unsafe-eval" not in policy and "http" not in policy
-    assert scripts[0] == get_plotlyjs() and len(path.read_text(encoding="utf-8")) < len(scripts[0]) + 300_000
+    assert scripts[0] == plotly_script() and len(path.read_text(encoding="utf-8")) < len(scripts[0]) + 300_000
 
 
 def test_script_puts_no_data_into_markup() -> None:
-    script = report.asset("report.js")
+    script = asset("report.js")
     assert not re.search(r"innerHTML|outerHTML|insertAdjacent|document\.write|eval\(|fetch\(|XMLHttp", script)
 
 
@@ -268,7 +268,7 @@ def test_the_widget_of_a_front_is_one_page_that_asks_nothing() -> None:
     )  # fmt: skip
     front = Front(study="<b>s", objectives=("</script><i>", "b"), points=points, reference_point=np.array([-1.0, -1.0]))
     widget = front.widget(height=400)
-    body = widget.page.replace(get_plotlyjs(), "")
+    body = widget.page.replace(plotly_script(), "")
     assert "<b>s" not in body and "<i>" not in body and "://" not in body
     assert body.count("<section data-trial=") == 3 and "default-src &#39;none&#39;" in body
     frame = widget._repr_html_()

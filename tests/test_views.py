@@ -11,6 +11,7 @@ import moalign as ma
 from moalign import figures
 from moalign.errors import DefinitionError, StoreError
 from moalign.figures.cost import frontier
+from moalign.figures.marks import crowd
 from moalign.figures.people import GroupUtility, User, people_places
 from moalign.figures.quality import DataSet, RewardQuality
 from moalign.figures.sidecar import Fact
@@ -123,8 +124,26 @@ def test_the_plane_fades_what_is_not_selected_and_shades_the_limits() -> None:
     assert {link[0] for trace in space.data if trace.customdata for link in trace.customdata} == {
         trial for trial, member in zip(view.trials, view.non_dominated, strict=True) if member
     }
-    brushed = figures.brush_figure(view, ["weight helpful", "helpful", "kl"], color="kl", inverted=["kl"])
-    assert brushed.data[0].dimensions[2].range[0] > brushed.data[0].dimensions[2].range[1]
+
+
+def test_axes_are_inverted_and_brushed_within_their_ends() -> None:
+    view = figures.front_view(make_front(2))
+    ends = {"helpful": [(0.5, np.inf)], "kl": [(-np.inf, -5.0)]}
+    names = ["weight helpful", "helpful", "kl"]
+    weight, helpful, kl = figures.brush_figure(view, names, color="kl", inverted=["kl"], ranges=ends).data[0].dimensions
+    assert kl.range[0] > kl.range[1] and weight.constraintrange is None
+    assert kl.constraintrange is None  # no policy is that near
+    assert [list(pair) for pair in helpful.constraintrange] == [[0.5, helpful.range[1]]] and helpful.name == "helpful"
+
+
+def test_of_a_crowd_only_many_points_are_left_to_the_graphics_card() -> None:
+    marker = {"symbol": "circle-open", "size": 8, "color": "#888", "line": {"width": 1.8}, "opacity": 0.16}
+    few, many = (
+        crowd({"x": list(range(n)), "y": [0] * n}, {"marker": marker, "name": "dominated"}) for n in (500, 501)
+    )
+    assert few.type == "scatter" and few.marker.symbol == "circle-open" and few.marker.opacity == 0.16
+    assert many.type == "scattergl" and many.marker.symbol == "circle" and many.marker.opacity == 0.08
+    assert few.marker.size == many.marker.size == pytest.approx(5.6) and many.name == "dominated"
 
 
 def test_dark_figures_exchange_the_colours_of_the_theme_only() -> None:

@@ -14,7 +14,7 @@ from dash import ALL, MATCH, ClientsideFunction, Dash, Input, Output, State, htm
 from moalign.errors import MoalignError, StoreError
 from moalign.figures import recoloured, visible
 from moalign.figures.style import DARK, message_figure
-from moalign_dashboards import exports, guard, shell
+from moalign_dashboards import exports, guard, scripts, shell
 from moalign_dashboards.context import Context, Page
 from moalign_dashboards.drawer import Drawer, drawer
 from moalign_dashboards.library import Library
@@ -24,9 +24,6 @@ from moalign_dashboards.state import State as Address
 from moalign_dashboards.words import tree, words
 
 _LOG = logging.getLogger("moalign_dashboards")
-# Fetched while the page is still being put together, because the first figure waits for them.
-_EARLY = ("plotly/package_data/plotly.min.js", "dash/dcc/async-graph.js")
-_PRELOAD = "".join(f'<link rel="preload" as="script" href="/_dash-component-suites/{name}">' for name in _EARLY)
 _PAGE_OF = {page.path: page for page in PAGES}
 
 
@@ -60,7 +57,7 @@ def create_app(
         on_error=_report,
     )
     app.layout = shell.frame(PAGES)
-    app.index_string = app.index_string.replace("{%css%}", f"{{%css%}}{_PRELOAD}")
+    scripts.serve(app)
     _browser_callbacks(app)
     _server_callbacks(app, library, folder)
     exports.routes(app.server, library, folder)

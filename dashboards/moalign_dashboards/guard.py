@@ -16,6 +16,7 @@ from urllib.parse import urlencode, urlsplit
 from flask import Flask, Response, abort, redirect, request
 
 from moalign.errors import MoalignError
+from moalign.figures.script import is_short
 
 ACCESS: Final = "MOALIGN_ACCESS"  # where the server's configuration keeps it
 _SHORTEST: Final = 16  # characters of a token
@@ -120,9 +121,9 @@ def protect(server: Flask, script_hashes: Callable[[], list[str]], access: Acces
         answer.set_cookie(name, access.cookie, max_age=_KEPT_SECONDS, httponly=True, samesite="Lax")
         return answer
 
-    # plotly compiles its shaders' code, hence 'unsafe-eval'; everything else is limited to this server.
+    compiling = "" if is_short() else "'unsafe-eval' "  # the whole of plotly.js compiles code for its shaders
     content = (
-        "default-src 'none'; script-src 'self' 'unsafe-eval' {scripts}; style-src 'self' 'unsafe-inline'; "
+        f"default-src 'none'; script-src 'self' {compiling}{{scripts}}; style-src 'self' 'unsafe-inline'; "
         "img-src 'self' data: blob:; font-src 'self'; connect-src 'self'; worker-src 'self' blob:; "
         "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )

@@ -92,7 +92,14 @@ def _selection(context: Context) -> list[Any]:
         return []
     count = len(context.shown.trials)
     text = [html.B(f"{count}"), f" of {len(context.whole.trials)} selected"]
-    return [link([*text, html.Span("×", className="x")], context.link(trials=None), "chip filter", title="Show all")]
+    return [
+        link(
+            [*text, html.Span("×", className="x")],
+            context.link(trials=None, within=None),
+            "chip filter",
+            title="Show all",
+        )
+    ]
 
 
 def _exports(context: Context) -> html.Details:

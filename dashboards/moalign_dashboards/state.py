@@ -10,7 +10,15 @@ from functools import lru_cache
 from typing import final
 from urllib.parse import parse_qsl, urlencode
 
-COMMON = ("study", "with", "trials", "trial", "a", "b")  # go along from page to page; other options belong to a page
+COMMON = (
+    "study",
+    "with",
+    "trials",
+    "within",
+    "trial",
+    "a",
+    "b",
+)  # go along from page to page; other options belong to a page
 _LONGEST_MASK = 1_000_000  # characters
 
 

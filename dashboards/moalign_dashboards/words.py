@@ -28,6 +28,22 @@ class Words(Component):  # type: ignore[misc]
     available_wildcard_properties: ClassVar[list[str]] = []
 
 
+@final
+class Field(Component):  # type: ignore[misc]
+    """A field to type into, which the elements of dash leave out; a script listens to it, no callback does.
+
+    Args:
+        type, step, placeholder: of the element.
+        key: what it is known by, so that it stays when others come and go.
+    """
+
+    _namespace = _ELEMENTS
+    _type = "Input"
+    _prop_names: ClassVar[list[str]] = ["type", "step", "placeholder", "key"]
+    _valid_wildcard_attributes: ClassVar[list[str]] = ["data-", "aria-"]
+    available_wildcard_properties: ClassVar[list[str]] = ["data-", "aria-"]
+
+
 def words(content: Any) -> list[Any]:
     """Returns the same content in few components: what nobody calls back becomes `Words`, graphs and fields remain."""
     parts: list[Any] = []

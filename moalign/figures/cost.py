@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from moalign.arrays import FloatArray, IntArray
-from moalign.figures.marks import error_bars, groups, linked, oracle_marker, reference_mark
+from moalign.figures.marks import crowd, error_bars, groups, linked, oracle_marker, reference_mark
 from moalign.figures.style import STUDY_COLORS, STUDY_SYMBOLS, VERMILLION, axis_title, message_figure, themed
 from moalign.figures.text import label
 from moalign.figures.view import KL, FrontView
@@ -124,7 +124,7 @@ def _traces(view: FrontView, objective: int, study: int | None) -> list[Any]:
             links["customdata"] = [[*link, view.study] for link in links["customdata"]]
         look = {"name": name, "legendgroup": name, "marker": marker, **links}
         if view.crowded:
-            traces.append(go.Scattergl(**points, **look))
+            traces.append(crowd(points, look))
             continue
         bars = {
             "error_x": error_bars(view, view.kl_standard_errors[group.rows], str(marker["color"])),

@@ -10,7 +10,16 @@ import numpy as np
 import plotly.graph_objects as go
 
 from moalign.arrays import BoolArray, FloatArray
-from moalign.figures.marks import REFERENCE_NAME, Group, error_bars, groups, linked, oracle_marker, reference_text
+from moalign.figures.marks import (
+    REFERENCE_NAME,
+    Group,
+    crowd,
+    error_bars,
+    groups,
+    linked,
+    oracle_marker,
+    reference_text,
+)
 from moalign.figures.style import (
     GREEN,
     GREY,
@@ -184,8 +193,7 @@ def _plane_trace(layer: _Layer, x: str, y: str, shown: Shown) -> Any:
     points = {"x": view.value(x)[rows], "y": view.value(y)[rows], "mode": "markers", "name": layer.group.name}
     look = {"marker": _marker(layer), "showlegend": not layer.faded, **_links(layer)}
     if view.crowded:
-        look["marker"] = {**look["marker"], "size": 0.7 * layer.group.size}
-        return go.Scattergl(**points, **look)
+        return crowd(points, look)
     if shown.intervals and not layer.faded:
         for axis, name in (("error_x", x), ("error_y", y)):
             if (errors := _errors(view, name)) is not None:

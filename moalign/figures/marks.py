@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -16,6 +17,8 @@ from moalign.figures.view import FrontView
 REFERENCE_NAME = "reference policy (untrained)"
 _MOST_RINGS = 60  # points of the exact optimum
 _MOST_ERROR_BARS = 150  # points; more bars hide what they qualify
+_DENSE = 0.5  # opacity of points that lie over each other
+_MOST_ELEMENTS = 500  # points that are elements of the page; more of them are left to the graphics card
 
 
 @final
@@ -65,6 +68,20 @@ def linked(view: FrontView, rows: list[int]) -> dict[str, Any]:
         "hovertext": [view.hover[row] for row in rows],
         "hoverinfo": "text",
     }
+
+
+def crowd(points: Mapping[str, Any], look: Mapping[str, Any]) -> Any:
+    """Returns a trace of one group among thousands of policies: its points are small, and shine through each other.
+
+    Many are drawn as filled discs: a graphics card needs a picture of every other mark first.
+    """
+    marker = {**look["marker"], "size": 0.7 * look["marker"]["size"]}
+    if len(points["x"]) <= _MOST_ELEMENTS:
+        return go.Scatter(**points, **{**look, "marker": marker})
+    if marker["symbol"].endswith("-open"):
+        shade = _DENSE * marker.get("opacity", 1.0)
+        marker |= {"symbol": marker["symbol"].removesuffix("-open"), "line": {"width": 0}, "opacity": shade}
+    return go.Scattergl(**points, **{**look, "marker": marker})
 
 
 def error_bars(view: FrontView, errors: FloatArray, color: str) -> dict[str, Any]:

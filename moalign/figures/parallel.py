@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import plotly.graph_objects as go
@@ -63,7 +63,13 @@ def _reference_line(view: FrontView, heights: FloatArray) -> go.Scatter:
 
 
 def brush_figure(
-    view: FrontView, names: Sequence[str], *, color: str, inverted: Sequence[str] = (), height: int = 520
+    view: FrontView,
+    names: Sequence[str],
+    *,
+    color: str,
+    inverted: Sequence[str] = (),
+    ranges: Mapping[str, Sequence[tuple[float, float]]] | None = None,
+    height: int = 520,
 ) -> go.Figure:
     """Returns parallel axes that can be brushed, reordered and inverted; lines carry customdata [trial].
 
@@ -72,6 +78,7 @@ def brush_figure(
         names: values to show, see `FrontView.value`.
         color: the value that colours the lines.
         inverted: axes drawn upside down.
+        ranges: intervals brushed on axes; either end may be infinite.
         height: in pixels.
     """
     if not view.trials:
@@ -81,7 +88,8 @@ def brush_figure(
     low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 1.0)
     bar = {"thickness": 12, "outlinewidth": 0, "title": {"text": _axis_name(color), "side": "right"}, "x": 1.02}
     longest = max(_ALL_NAMES // max(len(names), 1), 8)
-    axes = [_brush_axis(view, name, name in inverted, longest) for name in names]
+    brushed = ranges or {}
+    axes = [_brush_axis(view, name, name in inverted, longest, brushed.get(name, ())) for name in names]
     trace = go.Parcoords(
         dimensions=axes,
         customdata=[[int(trial)] for trial in view.trials],
@@ -102,15 +110,23 @@ def brush_figure(
     return figure.update_layout(title=None, margin={"l": 60, "r": 90, "t": 60, "b": 24})
 
 
-def _brush_axis(view: FrontView, name: str, inverted: bool, longest: int) -> dict[str, object]:
+def _brush_axis(
+    view: FrontView, name: str, inverted: bool, longest: int, ranges: Sequence[tuple[float, float]]
+) -> dict[str, object]:
     values = view.value(name)
     known = values[np.isfinite(values)]
     low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 1.0)
     if low == high:
         low, high = low - 0.5, high + 0.5
     ends = [high, low] if inverted else [low, high]
-    # plain numbers: what a brush selects is read from them in the browser
-    return {"label": _axis_name(name, longest), "values": np.nan_to_num(values, nan=low).tolist(), "range": ends}
+    bars = [[max(start, low), min(end, high)] for start, end in ranges if start <= high and end >= low]
+    return {
+        "name": name,
+        "label": _axis_name(name, longest),
+        "values": np.nan_to_num(values, nan=low).tolist(),  # plain numbers: the browser reads what a brush selects
+        "range": ends,
+        "constraintrange": bars or None,
+    }
 
 
 def _axis_name(name: str, longest: int = 24) -> str:

@@ -15,16 +15,15 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib import resources
 from pathlib import Path
 from typing import Any, final
 
 import jinja2
 import plotly.graph_objects as go
 from markupsafe import Markup
-from plotly.offline import get_plotlyjs
 
 from moalign import figures
+from moalign.figures.script import asset, plotly_script
 from moalign.figures.text import measured, number, short_line, visible
 from moalign.figures.view import FrontView, OracleCurve
 from moalign.front import Front, Point
@@ -93,7 +92,7 @@ def _render(
     added: Sequence[_Section],
 ) -> str:
     view = figures.front_view(front, oracle)
-    plotly, script = get_plotlyjs(), asset("report.js")
+    plotly, script = plotly_script(), asset("report.js")
     return (
         environment()
         .get_template("report.html.j2")
@@ -293,11 +292,6 @@ def content_policy(*scripts: str) -> str:
         f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; "
         "img-src data: blob:; base-uri 'none'; form-action 'none'"
     )
-
-
-def asset(name: str) -> str:
-    """Returns the text of a file of the templates."""
-    return resources.files("moalign").joinpath("templates", name).read_text(encoding="utf-8")
 
 
 @cache

@@ -14,10 +14,10 @@ from typing import Any, Final, final
 import numpy as np
 import plotly.graph_objects as go
 from markupsafe import Markup
-from plotly.offline import get_plotlyjs
 
 from moalign import figures
 from moalign.figures import report
+from moalign.figures.script import asset, plotly_script
 from moalign.figures.text import visible
 from moalign.front import Front
 from moalign.front.tables import write_atomically
@@ -51,7 +51,7 @@ class FrontWidget:
 
 def front_widget(front: Front, height: int = 560) -> FrontWidget:
     """Returns the widget of a front; what the policies answered is read from the study's folder."""
-    plotly, script = get_plotlyjs(), report.asset("widget.js")
+    plotly, script = plotly_script(), asset("widget.js")
     view = figures.front_view(front)
     with_texts = set(np.argsort(~view.non_dominated, kind="stable")[:_MOST_WITH_TEXTS].tolist())
     members = int(view.non_dominated.sum())
@@ -67,7 +67,7 @@ def front_widget(front: Front, height: int = 560) -> FrontWidget:
                 for row in range(len(front))
             ],
             settings=report.embedded(json.dumps({"config": report.CONFIG, **figures.theme_colors()}, allow_nan=False)),
-            style=Markup(report.asset("widget.css")),
+            style=Markup(asset("widget.css")),
             plotly=Markup(plotly),
             script=Markup(script),
             policy=report.content_policy(plotly, script),

@@ -151,23 +151,6 @@ def test_ctrl_click_adds_and_removes(page: Page) -> None:
     page.until(lambda: "trials=0,4" in page.query() and "9" not in page.query(), "two policies in the selection")
 
 
-def test_brushing_a_parallel_axis_selects(page: Page) -> None:
-    page.open("/parallel?study=exact")
-    axis = page.until(
-        lambda: page.js(
-            "const a = document.querySelectorAll('.parcoords .axis-brush .background')[3] ?? "
-            "document.querySelectorAll('.parcoords .axis')[3]; if (!a) return null;"
-            "const b = a.getBoundingClientRect(); return [b.x + b.width / 2, b.top, b.bottom]"
-        ),
-        "axes",
-    )
-    time.sleep(0.5)
-    x, top, bottom = axis
-    page.drag((x, top + 5), (x, (top + bottom) / 2 - 20), (x, (top + bottom) / 2))
-    page.until(lambda: "trials=" in page.query(), "the brushed trials in the address")
-    page.see("of 10 selected", "#top")
-
-
 def test_a_second_shift_click_opens_compare_and_blind_votes_are_kept(page: Page, folder: Path) -> None:
     before = digest(folder)
     page.open("/front?study=exact&view=2d")

@@ -17,6 +17,7 @@ from moalign_dashboards.state import State, read_trials
 from moalign_dashboards.votes import swapped
 
 from moalign.errors import MoalignError, StoreError
+from moalign.figures.script import plotly_script
 from tests.exact import WORDS, add, begin, empty_study, exact_study
 
 FORMULA = '=HYPERLINK("http://example.com")'
@@ -83,6 +84,20 @@ def test_strangers_are_refused(folder: Path) -> None:
         and "connect-src 'self'" in policy
         and "unsafe-inline" not in policy.split(";")[1]
     )
+
+
+def test_the_short_plotly_lies_where_dash_looks_for_the_whole_one(folder: Path) -> None:
+    page, address = client(folder), "/_dash-component-suites/plotly/package_data/plotly.min.js"
+    answer = page.get(address)
+    assert answer.text == plotly_script() and answer.mimetype == "text/javascript"
+    again = page.get(address, headers={"If-None-Match": answer.headers["ETag"]})
+    assert again.status_code == 304 and not again.data and "no-cache" in again.headers["Cache-Control"]
+    start = page.get("/")
+    assert f'<link rel="preload" as="script" href="{address}">' in start.text
+    assert "unsafe-eval" not in start.headers["Content-Security-Policy"]
+    with pytest.MonkeyPatch.context() as patch:  # another plotly, and its whole script, which compiles code
+        patch.setattr("moalign_dashboards.guard.is_short", lambda: False)
+        assert "'self' 'unsafe-eval'" in client(folder).get("/").headers["Content-Security-Policy"]
 
 
 def test_the_environment_cannot_open_the_port(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,6 +68,7 @@
     const parameters = query();
     if (trials.length) parameters.set("trials", written(trials));
     else parameters.delete("trials");
+    parameters.delete("within"); // the ranges that chose others
     return parameters;
   };
   const toggled = (trial) => {
@@ -75,7 +76,7 @@
     if (!trials.delete(trial)) trials.add(trial);
     return select([...trials]);
   };
-  window.moalign = { query, go, linkOf, trialsOf, select };
+  window.moalign = { query, go, address, written, linkOf, trialsOf, select };
 
   // Texts, and elements as [tag, attributes, ...children]: one component however many words it shows; see words.py.
   const built = (node, place) => {
@@ -121,28 +122,7 @@
         return address(select(trials));
       },
 
-      // Parallel axes report the range brushed on an axis; the trials inside all ranges are the selection.
-      brushed: () => {
-        if (!changed()) return nothing();
-        const holder = document.querySelector("[data-brush] .js-plotly-plot");
-        const axes = holder?.data?.find((trace) => trace.type === "parcoords");
-        if (!axes) return nothing();
-        const shown = holder._fullData.find((trace) => trace.type === "parcoords");
-        const ranges = shown.dimensions.filter((axis) => axis.constraintrange?.length);
-        const parameters = query();
-        if (!ranges.length) {
-          if (!parameters.has("trials")) return nothing();
-          parameters.delete("trials");
-          return address(parameters);
-        }
-        const inside = (axis, row) => {
-          const each = Array.isArray(axis.constraintrange[0]) ? axis.constraintrange : [axis.constraintrange];
-          return each.some(([low, high]) => axis.values[row] >= low && axis.values[row] <= high);
-        };
-        const trials = shown.customdata.map((link) => link[0]).filter((_, row) => ranges.every((axis) => inside(axis, row)));
-        parameters.set("trials", trials.length ? written(trials) : "-");
-        return address(parameters);
-      },
+      brushed: () => (changed() ? window.moalign.brushed() : null) ?? nothing(), // see ranges.js
 
       // The address once the drawer of a clicked policy is there; at once if anything but the policy changed.
       settled: (path, search) => {
@@ -236,9 +216,7 @@
   // Double-click undoes a selection. Plots come and go, so that they are listened to as they appear.
   const deselected = () => {
     const parameters = query();
-    if (!parameters.has("trials")) return;
-    parameters.delete("trials");
-    go(parameters);
+    if (parameters.has("trials")) go(select([]));
   };
   // A space reports a click only if it was drawn anew while the button was down, which a slow machine may not manage.
   const under = new WeakMap(); // plot -> what the mouse is over
@@ -286,7 +264,7 @@
     const parameters = query();
     parameters.set(field.dataset.option, field.value);
     if (field.dataset.option === "study") {
-      ["trials", "trial", "a", "b", "with", "x", "y", "z", "color", "page", "sort", "probe"].forEach((name) => parameters.delete(name));
+      ["trials", "within", "trial", "a", "b", "with", "x", "y", "z", "color", "page", "sort", "probe"].forEach((name) => parameters.delete(name));
     }
     go(parameters);
   });

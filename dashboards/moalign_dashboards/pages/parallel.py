@@ -13,6 +13,7 @@ from moalign.figures.view import KL
 from moalign_dashboards.context import Context, Page
 from moalign_dashboards.parts import card, graph, panel, select, switch
 from moalign_dashboards.policies import policies
+from moalign_dashboards.ranges import fields, inside, read_ranges
 
 
 def _layout(context: Context) -> Sequence[Any]:
@@ -20,9 +21,11 @@ def _layout(context: Context) -> Sequence[Any]:
         graph("/parallel", "axes", 520, "Parallel axes; the table below holds the same policies"), **{"data-brush": ""}
     )
     hint = "Drag along an axis to select for all pages; click the axis to undo. Drag a name to reorder the axes."
+    typed = "Numbers between which a value must lie, as the brushes on the axes; an empty field is no bound."
     return [
         panel("/parallel", "controls", "controls"),
         card(plot, html.P(hint, className="note hint"), class_name="figure"),
+        card(panel("/parallel", "ranges"), title="Ranges", note=typed),
         card(panel("/parallel", "policies"), title="Policies"),
     ]
 
@@ -39,6 +42,11 @@ def _inverted(context: Context) -> list[str]:
 def _hidden(context: Context) -> list[str]:
     given = context.state.options.get("hide")
     return list(context.whole.columns) if given is None else [name for name in given.split(",") if name]
+
+
+def _shown(context: Context) -> list[str]:
+    names = _names(context)
+    return [name for name in names if name not in _hidden(context)] or names[:2]
 
 
 def _controls(context: Context) -> Any:
@@ -64,10 +72,15 @@ def _controls(context: Context) -> Any:
 
 
 def _axes(context: Context) -> go.Figure:
-    names = _names(context)
-    shown = [name for name in names if name not in _hidden(context)] or names[:2]
-    color = context.state.choice("color", names, context.whole.objectives[0])
-    return brush_figure(context.whole, shown, color=color, inverted=_inverted(context), height=520)
+    """Returns all policies with their brushes; without one only those that were selected on another page."""
+    ranges, view = read_ranges(context), context.shown
+    if ranges:
+        brushed = inside(context.whole, ranges)
+        selected = context.state.selected or frozenset()
+        outside = (trial for trial, held in zip(context.whole.trials, brushed, strict=True) if not held)
+        view = context.whole.subset(selected | set(outside))
+    color = context.state.choice("color", _names(context), context.whole.objectives[0])
+    return brush_figure(view, _shown(context), color=color, inverted=_inverted(context), ranges=ranges, height=520)
 
 
 PAGE = Page(
@@ -76,5 +89,9 @@ PAGE = Page(
     about="Every policy as a line across its weights, rewards and KL.",
     layout=_layout,
     figures={"axes": _axes},
-    panels={"controls": _controls, "policies": policies},
+    panels={
+        "controls": _controls,
+        "ranges": lambda context: fields(context, _shown(context)),
+        "policies": policies,
+    },
 )
