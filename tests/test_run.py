@@ -32,7 +32,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def finished(model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ma.Front]:
     root = tmp_path_factory.mktemp("runs")
-    return root, ma.run(tiny_study(model), store=root)
+    return root, ma.run(tiny_study(model), store=root, device="cpu")  # accelerators add up in any order
 
 
 def same(a: ma.Front, b: ma.Front) -> bool:
@@ -72,7 +72,7 @@ def test_running_again_repeats_nothing(finished: tuple[Path, ma.Front], model: P
 
 
 def test_the_same_seed_gives_the_same_bits_in_memory(finished: tuple[Path, ma.Front], model: Path) -> None:
-    front = ma.run(tiny_study(model))
+    front = ma.run(tiny_study(model), device="cpu")
     assert same(front, finished[1])
     assert len(front.points[0].generate("hello: ", max_new_tokens=4)) == 1  # the temporary store lives on
 
@@ -124,7 +124,7 @@ def test_a_killed_run_continues_and_ends_like_an_uninterrupted_one(
 ) -> None:
     """kill -9 at several random times; the result has the same bits, and finished trials are not touched again."""
     steps = 60 if moment == "training" else 6
-    whole = ma.run(tiny_study(model, steps=steps))
+    whole = ma.run(tiny_study(model, steps=steps), device="cpu")
     code = (
         "import sys, time; from pathlib import Path; import moalign as ma\n"
         "import moalign.policy.engine as e, moalign.judging as r\n"
@@ -138,7 +138,8 @@ def test_a_killed_run_continues_and_ends_like_an_uninterrupted_one(
         "class Say:\n"
         "    def on_step(self, *a): time.sleep(0.02); print('training', flush=True)\n"
         "    def on_policy(self, p): print('evaluation', flush=True)\n"
-        f"ma.run(tiny_study(Path({str(model)!r}), steps={steps}), store={str(tmp_path)!r}, callbacks=[Say()])\n"
+        f"study = tiny_study(Path({str(model)!r}), steps={steps})\n"
+        f"ma.run(study, store={str(tmp_path)!r}, callbacks=[Say()], device='cpu')\n"
     )
     first_finish: dict[int, float] = {}
     for kill in range(3):
@@ -158,7 +159,7 @@ def test_a_killed_run_continues_and_ends_like_an_uninterrupted_one(
                 assert first_finish.setdefault(trial.number, trial.finished) == trial.finished
         if kill == 0 and moment == "training":
             assert any(records.folder.rglob("checkpoint-*"))
-    resumed = ma.run(tiny_study(model, steps=steps), store=tmp_path)
+    resumed = ma.run(tiny_study(model, steps=steps), store=tmp_path, device="cpu")
     assert same(whole, resumed)
     for number, finished_at in first_finish.items():
         assert Store(tmp_path).study("tiny").trial(number).finished == finished_at
@@ -170,7 +171,8 @@ def test_control_c_saves_and_the_next_run_continues(model: Path, tmp_path: Path)
         "from pathlib import Path; import time, moalign as ma; from tests.tiny import tiny_study\n"
         "class Say:\n"
         "    def on_step(self, *a): time.sleep(0.05); print('step', flush=True)\n"
-        f"ma.run(tiny_study(Path({str(model)!r}), steps=40), store={str(tmp_path)!r}, callbacks=[Say()])\n"
+        f"study = tiny_study(Path({str(model)!r}), steps=40)\n"
+        f"ma.run(study, store={str(tmp_path)!r}, callbacks=[Say()], device='cpu')\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
     process = subprocess.Popen(
@@ -188,9 +190,9 @@ def test_control_c_saves_and_the_next_run_continues(model: Path, tmp_path: Path)
         def on_step(self, name: str, record: Any, total: int) -> None:
             steps.append(record.step)
 
-    resumed = ma.run(tiny_study(model, steps=40), store=tmp_path, callbacks=[Count()])
+    resumed = ma.run(tiny_study(model, steps=40), store=tmp_path, callbacks=[Count()], device="cpu")
     assert 1 < steps[0] <= 40 and steps[-1] == 40
-    assert same(resumed, ma.run(tiny_study(model, steps=40)))
+    assert same(resumed, ma.run(tiny_study(model, steps=40), device="cpu"))
 
 
 def nan_sometimes(prompts: Sequence[str], responses: Sequence[str]) -> list[float]:

@@ -108,17 +108,20 @@ class TestMethod:
         assert steps == [] and np.array_equal(stacks[0].numpy(), stacks[1].numpy())
 
     def test_goes_on_where_it_was_stopped(self, method: Any, model: Path, tmp_path: Path) -> None:
-        """Stopped after two steps, it is taken up at the third and ends with the bits of a run without a break."""
+        """Stopped after two steps, it is taken up at the third and ends with the bits of an unbroken run (on a CPU)."""
         study = build(method, model)
-        whole = study.method.fit(study.problem, study.weights, Engine(study.problem.policy, seed=5))
+        settings: dict[str, Any] = {"seed": 5, "device": "cpu"}
+        whole = study.method.fit(study.problem, study.weights, Engine(study.problem.policy, **settings))
         records = Store(tmp_path).create("x", study.describe(), info={})
         calls, steps = iter([False, True]), []
         with records.drive():
-            engine = Engine(study.problem.policy, workspace=records, seed=5, should_stop=lambda: next(calls))
+            engine = Engine(
+                study.problem.policy, workspace=records, seed=5, device="cpu", should_stop=lambda: next(calls)
+            )
             with pytest.raises(KeyboardInterrupt):
                 study.method.fit(study.problem, study.weights, engine)
             engine = Engine(
-                study.problem.policy, workspace=records, seed=5, on_step=lambda n, r, s: steps.append(r.step)
+                study.problem.policy, workspace=records, on_step=lambda n, r, s: steps.append(r.step), **settings
             )
             policies = study.method.fit(study.problem, study.weights, engine)
         assert steps[0] == 3

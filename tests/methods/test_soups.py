@@ -25,7 +25,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_one_hot_weight_is_the_expert_itself(model: Path) -> None:
     study = tiny_study(model)
-    engine = Engine(study.problem.policy, seed=3)
+    engine = Engine(study.problem.policy, seed=3, device="cpu")
     soup = Soups(experts=study.method).fit(study.problem, study.weights, engine)
     experts = study.method.fit(study.problem, np.eye(2), engine)
     for i in range(2):
