@@ -399,14 +399,6 @@ def test_a_search_appears_while_its_page_is_open(page: Page, folder: Path) -> No
     page.see("This study was not tuned.")
 
 
-def test_pictures_are_downloaded(page: Page) -> None:
-    page.open("/kl?study=plane")
-    page.until(lambda: len(page.points()) >= 7, "points")
-    page.js("document.querySelector('[data-image=png]').click()")
-    page.until(lambda: list(page.downloads.glob("moalign-1*.png")), "a picture")
-    page.until(lambda: next(page.downloads.glob("moalign-1*.png")).read_bytes()[:4] == b"\x89PNG", "a whole picture")
-
-
 def test_the_token_leaves_the_address_and_opens_all_pages(folder: Path, chromium: tuple[Any, Path]) -> None:
     access = Access(token="token-for-this-test-0123456789")
     with serving(create_app(folder, access=access)) as served:
