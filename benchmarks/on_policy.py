@@ -30,7 +30,7 @@ def even_words(prompts: Sequence[Any], completions: Sequence[str], **others: Any
 
 def step_rows(size_name: str, policies: int, rounds: int, seed: int) -> list[Row]:
     """Returns one row per competitor."""
-    from benchmarks import ours, peers
+    from benchmarks import on_policy_peers, ours
 
     size = SIZES[size_name]
     base, words = model(size, seed), tokenizer(size.vocabulary)
@@ -53,8 +53,8 @@ def step_rows(size_name: str, policies: int, rounds: int, seed: int) -> list[Row
                 **shape,
             )  # fmt: skip
         ),
-        trl: Stretches(peers.trl_on_policy_steps(base, words, ask, even_words, steps, BETA, tokens[trl], **shape)),
-        lean: Stretches(peers.lean_on_policy_steps(base, words, ask, even_words, steps, BETA, tokens[lean], **shape)),
+        trl: Stretches(on_policy_peers.trl_steps(base, words, ask, even_words, steps, BETA, tokens[trl], **shape)),
+        lean: Stretches(on_policy_peers.lean_steps(base, words, ask, even_words, steps, BETA, tokens[lean], **shape)),
     }
     what = f"on-policy policy-step, {size_name}, {PROMPTS} prompts x {SAMPLES} samples, K={policies}"
     with all_closed(works):

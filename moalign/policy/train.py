@@ -81,17 +81,21 @@ class Training:
 
     def __post_init__(self) -> None:
         limits = {
-            "steps": self.steps >= 1,
-            "batch_size": self.batch_size >= 1,
-            "accumulate": self.accumulate >= 1,
-            "learning_rate": math.isfinite(self.learning_rate) and self.learning_rate > 0,
-            "betas": all(0 <= b < 1 for b in self.betas),
-            "weight_decay": self.weight_decay >= 0,
-            "warmup": 0 <= self.warmup < 1,
-            "clip": self.clip >= 0,
-            "tokens_per_chunk": self.tokens_per_chunk is None or self.tokens_per_chunk >= 1,
+            "steps": (self.steps >= 1, "1 or more"),
+            "batch_size": (self.batch_size >= 1, "1 or more"),
+            "accumulate": (self.accumulate >= 1, "1 or more"),
+            "learning_rate": (math.isfinite(self.learning_rate) and self.learning_rate > 0, "above 0, such as 1e-3"),
+            "betas": (all(0 <= b < 1 for b in self.betas), "two numbers from 0 to below 1"),
+            "weight_decay": (self.weight_decay >= 0, "0 or more"),
+            "warmup": (0 <= self.warmup < 1, "a share of the steps, from 0 to below 1"),
+            "clip": (self.clip >= 0, "0 (no clipping) or more"),
+            "tokens_per_chunk": (self.tokens_per_chunk is None or self.tokens_per_chunk >= 1, "None, or 1 or more"),
         }
-        wrong = [f"Training {name} = {getattr(self, name)!r} is out of range." for name, ok in limits.items() if not ok]
+        wrong = [
+            f"Training {name} must be {wanted}, got {getattr(self, name)!r}."
+            for name, (ok, wanted) in limits.items()
+            if not ok
+        ]
         if wrong:
             raise DefinitionError(wrong)
 

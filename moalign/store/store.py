@@ -52,10 +52,10 @@ class Store:
             return StudyStore(self.root / name)
         near = difflib.get_close_matches(str(name), names, n=3)
         if near:
-            hint = f"Did you mean {' or '.join(repr(n) for n in near)}?"
+            hint = f" Did you mean {' or '.join(repr(n) for n in near)}?"
         else:
-            hint = "It holds no studies yet." if not names else ""
-        raise StoreError(f"There is no study {name!r} in {self.root}. {hint} `moalign ls` shows all studies.")
+            hint = " It holds no studies yet." if not names else ""
+        raise StoreError(f"There is no study {name!r} in {self.root}.{hint} `moalign ls` shows all studies.")
 
     def create(self, name: str, description: Mapping[str, Any], *, info: Mapping[str, Any]) -> StudyStore:
         """Returns the study of this name: the existing one if its fingerprint is the same, else a new one.
