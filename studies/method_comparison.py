@@ -21,7 +21,8 @@ from pathlib import Path
 
 import moalign as ma
 from moalign.cli.compare import print_rows, write_figure
-from moalign.comparison.embedded import STEPS, compare, optimum_curve
+from moalign.comparison.embedded import STEPS, compare
+from moalign.comparison.exact import optimum_curve
 from moalign.comparison.outcomes import Outcome, summary
 from moalign.demo import toy_facts
 from moalign.threads import one_thread

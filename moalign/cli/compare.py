@@ -46,7 +46,7 @@ def compare(
     Half an hour per seed on one core with all methods and the usual budget; --steps 20 shows that everything works.
     """
     from moalign.comparison.embedded import compare as run
-    from moalign.comparison.embedded import optimum_curve
+    from moalign.comparison.exact import optimum_curve
     from moalign.comparison.outcomes import summary
     from moalign.demo import toy_facts
 

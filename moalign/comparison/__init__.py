@@ -1,7 +1,8 @@
 """Methods side by side: trained on one problem with their costs counted, and judged exactly or by samples."""
 
 from moalign.comparison.contest import Costs, Judge, contest
-from moalign.comparison.embedded import STEPS, WEIGHTS, compare, contenders, optimum_curve
+from moalign.comparison.embedded import STEPS, compare, contenders
+from moalign.comparison.exact import WEIGHTS, optimum_curve
 from moalign.comparison.outcomes import Outcome, load_outcomes, save_outcome, summary
 from moalign.comparison.sampled import SampledOutcome, Yardstick, equal_kl
 

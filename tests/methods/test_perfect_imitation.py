@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from moalign.comparison.embedded import WEIGHTS, _at_equal_kl
+from moalign.comparison import exact as judged
+from moalign.comparison.exact import WEIGHTS
 from moalign.data import toy
 from moalign.demo import ToyFacts, toy_facts
 from moalign.methods.ric import asked_directions, reached_scores
@@ -27,10 +28,9 @@ def facts() -> ToyFacts:
 def at_equal_kl(policy: np.ndarray, facts: ToyFacts) -> tuple[float, float]:
     """Returns (gain over the optimum's at the same KL, mean KL) of probabilities [weights, prompts, replies]."""
     log_policy = torch.from_numpy(np.log(np.maximum(policy, 1e-300)))
-    exact = policy_values(log_policy, torch.from_numpy(facts.rewards), log_base=torch.from_numpy(facts.log_base))
-    start = facts.oracle(WEIGHTS, 1.0).reference_rewards.numpy()
-    gains = (WEIGHTS * (exact.rewards.numpy() - start)).sum(axis=1)
-    return _at_equal_kl(exact, gains, facts), float(exact.kl.mean())
+    rewards, log_base = torch.from_numpy(facts.rewards), torch.from_numpy(facts.log_base)
+    exact = policy_values(log_policy, rewards, log_base=log_base)
+    return judged.at_equal_kl(exact, WEIGHTS, rewards, log_base), float(exact.kl.mean())
 
 
 def base(log_probs: np.ndarray) -> np.ndarray:
