@@ -12,7 +12,8 @@ beside rewards and counts as one more coordinate of the archive, or policies wou
 Needs: what stage 1 needs, prompts, and a reward for every objective.
 Differs from the paper and its code: thresholds keep a share of what a policy has above a nadir, since a share of a
 negative return would demand an improvement; the barrier acts on the measured return, where the code's term has no
-gradient in expectation; extensions of one policy all start from it; learning rates start anew.
+gradient in expectation; extensions of one policy all start from it; learning rates start anew; shortfalls are penalised
+on top of multipliers (augmented Lagrangian; as proportional control of arXiv 2007.03964), which otherwise swing.
 """
 
 from __future__ import annotations
@@ -46,7 +47,8 @@ from moalign.weights import grid
 
 LARGEST_MULTIPLIER = 1e2  # beyond, a constraint is as good as infeasible and the policy only chases it
 FIRST_MULTIPLIER = 0.5  # at most; larger ones raise what the bounds protect, until the policy samples nothing else
-MEMORY = 0.9  # of running means of multipliers
+PENALTY, RATE = 4.0, 0.2  # of a shortfall and of the multipliers, in units of beta
+MEMORY = 0.8  # of the running means of rewards that shortfalls are read from
 MARGIN = 0.1  # the hypervolume's corner lies this share of the range below the worst rewards
 
 
@@ -64,8 +66,10 @@ class CMORL:
         keep: share of what a policy has above the nadir that an extension keeps in the other objectives, in (0, 1).
         solver: "lagrangian": multipliers climb with the shortfall; "barrier": they go to 1 / (sharpness * slack), which
             ends inside the constraints and misses the optimum by up to constraints / sharpness reward units.
-        rate: of the multipliers, per reward unit and step; None is a fifth of beta, for rewards of unit variance:
-            from beta on they oscillate, and small batches ask for less.
+        penalty: of a shortfall, added to its multiplier (augmented Lagrangian), per reward unit; None is 4 beta, for
+            rewards of unit variance. Without it multipliers swing, since policies follow them with a delay.
+        rate: of the multipliers, per reward unit and step; None is a fifth of beta, for rewards of unit variance.
+            Follows the training's schedule, so that multipliers come to rest when the policies do.
         sharpness: of the barrier, per reward unit.
         constant_ratio: divide v by its sum, so that extensions have the KL of stage 1. They then solve another problem.
         capacity: policies that are kept, those with the most room around them; extremes stay.
@@ -82,6 +86,7 @@ class CMORL:
     extended: int = 3
     keep: float = 0.9
     solver: Literal["lagrangian", "barrier"] = "lagrangian"
+    penalty: float | None = None
     rate: float | None = None
     sharpness: float = 20.0
     constant_ratio: bool = False
@@ -96,10 +101,8 @@ class CMORL:
                   for n, least in counts.items()}  # fmt: skip
         limits |= {
             "keep must be in (0, 1)": (self.keep, 0 < self.keep < 1),
-            "rate must be > 0": (
-                self.rate,
-                self.rate is None or (math.isfinite(self.rate) and self.rate > 0),
-            ),
+            "penalty must be >= 0": (self.penalty, self.penalty is None or 0 <= self.penalty < math.inf),
+            "rate must be > 0": (self.rate, self.rate is None or 0 < self.rate < math.inf),
             "sharpness must be > 0": (self.sharpness, math.isfinite(self.sharpness) and self.sharpness > 0),
             "solver must be lagrangian or barrier": (self.solver, self.solver in ("lagrangian", "barrier")),
             "measured must be numbers of prompts and responses >= 2": (self.measured, min(self.measured) >= 2),
@@ -191,7 +194,7 @@ class CMORL:
         self, name: str, start: AdapterStack, weights: FloatArray, target: FloatArray, bounds: FloatArray,
         problem: Problem, prompts: Sequence[Any], engine: Engine,
     ) -> tuple[AdapterStack, FloatArray]:  # fmt: skip
-        """Returns policies that raise one objective each, and the v they ended with.
+        """Returns policies that raise one objective each, and their last v without penalties.
 
         Args:
             name: of the training.
@@ -207,7 +210,7 @@ class CMORL:
             "target": target,
             "bounds": bounds,
             "beta": np.full(len(target), self.initial.kl_strength),
-            "dual": np.concatenate([first, first, np.zeros((len(first), 1))], axis=1),
+            "dual": np.concatenate([first, first, bounds, np.zeros((len(first), 1))], axis=1),
         }
         facts = describe({"method": self, "objectives": problem.objectives})
         stack = engine.train_on_policy(
@@ -218,22 +221,34 @@ class CMORL:
         return stack, engine.dual(name)[:, objectives : 2 * objectives]
 
     def _move(self, rewards: Tensor, columns: Mapping[str, Tensor], policy: Mapping[str, Tensor]) -> Tensor:
-        """Returns v, its running mean, and the batches seen, after a batch of rewards.
+        """Returns v, the multipliers with 1 for the target, running mean rewards, and batches seen, after a batch.
 
-        A step down the dual g(lambda), whose gradient is the slack, and then the proximal step of what keeps lambda in
-        range: lambda >= 0, or the barrier's -log(lambda) / sharpness, at whose optimum lambda is 1 / (sharpness slack).
+        Multipliers go down the dual g(lambda), whose gradient is the slack. The policies see where a step as long as
+        the penalty would end: the gradient of the augmented Lagrangian, which damps multipliers and moves no optimum.
         """
         batch = rewards.mean(dim=(1, 2))  # [policies, objectives]
-        objectives = batch.shape[-1]
-        v, average, count = torch.tensor_split(policy["dual"], (objectives, 2 * objectives), dim=-1)
-        rate = 0.2 * policy["beta"][:, None] if self.rate is None else self.rate
-        stepped = v + rate * (policy["bounds"] - batch)
-        inward = 4 * rate / self.sharpness if self.solver == "barrier" else 0.0
-        v = ((stepped + (stepped.square() + inward).sqrt()) / 2).clamp(max=LARGEST_MULTIPLIER)
-        v = v.where(policy["target"] == 0, 1)
-        count = count + 1
-        kept = MEMORY * (1 - MEMORY ** (count - 1)) / (1 - MEMORY**count)  # of a mean without bias
-        return torch.cat([v, kept * average + (1 - kept) * v, count], dim=-1)
+        m, beta, count = batch.shape[-1], policy["beta"][:, None], policy["dual"][:, -1:]
+        _, multipliers, mean, _ = torch.tensor_split(policy["dual"], (m, 2 * m, 3 * m), dim=-1)
+        kept = MEMORY * (1 - MEMORY**count) / (1 - MEMORY ** (count + 1))  # of a mean without bias
+        mean = kept * mean + (1 - kept) * batch
+        short = policy["bounds"] - mean
+        rate = RATE * beta if self.rate is None else torch.full_like(beta, self.rate)
+        rate = rate * self.training.rate(int(count.max()), peak=1)
+        penalty = PENALTY * beta if self.penalty is None else torch.full_like(beta, self.penalty)
+        raised = policy["target"] > 0
+        v = self._stepped(multipliers, short, penalty).masked_fill(raised, 1)
+        multipliers = self._stepped(multipliers, short, rate).masked_fill(raised, 1)
+        return torch.cat([v, multipliers, mean, count + 1], dim=-1)
+
+    def _stepped(self, multipliers: Tensor, short: Tensor, size: Tensor) -> Tensor:
+        """Returns multipliers after a step along the shortfall and the proximal step of what keeps them in range.
+
+        That is lambda >= 0, or the barrier's -log(lambda) / sharpness, at whose optimum lambda is
+        1 / (sharpness * slack).
+        """
+        moved = multipliers + size * short
+        inward = 4 * size / self.sharpness if self.solver == "barrier" else 0.0
+        return ((moved + (moved.square() + inward).sqrt()) / 2).clamp(max=LARGEST_MULTIPLIER)
 
     def _utility(self, rewards: Tensor, policy: Mapping[str, Tensor]) -> Tensor:
         v = policy["dual"][:, : rewards.shape[-1]]

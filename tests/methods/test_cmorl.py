@@ -17,16 +17,19 @@ from moalign.oracle import constrained, oracle, policy_values
 from moalign.policy.adapters import AdapterStack
 from moalign.policy.engine import Engine
 from moalign.policy.on_policy import Rollouts
+from moalign.policy.train import constant
 from moalign.weights import grid
 from tests.methods.enumerable import BETA, PROMPT, all_answers, problem, short_training
 
 # One prompt, four responses, beta 0.5; the optima were found by an independent constrained optimiser.
 REWARDS = torch.tensor([[[1, 0], [0.8, 0.6], [0.5, 0.9], [0, 1]]], dtype=torch.float64)
 
+ONGOING = ma.Training(steps=400, warmup=0.0, schedule=constant)  # whose rates neither rise nor fall
+
 
 def state(v: list[float], bounds: list[float], target: int) -> dict[str, torch.Tensor]:
     return {
-        "dual": torch.tensor([[*v, *v, 0.0]], dtype=torch.float64),
+        "dual": torch.tensor([[*v, *v, *bounds, 0.0]], dtype=torch.float64),
         "bounds": torch.tensor([bounds], dtype=torch.float64),
         "beta": torch.tensor([0.5], dtype=torch.float64),
         "target": torch.eye(2, dtype=torch.float64)[[target]],
@@ -47,24 +50,44 @@ def state(v: list[float], bounds: list[float], target: int) -> dict[str, torch.T
 def test_multipliers_converge_to_those_of_the_dual(
     settings: dict[str, Any], target: int, bounds: list[float], wanted: float
 ) -> None:
-    """With policies that are the exact optima of v, the moves end at the dual's lambda; an idle constraint has none."""
-    method, policy = CMORL(**settings), state([1.0, 1.0], bounds, target)
+    """With exact optima of v as policies, it and the multipliers end at the dual's; an idle bound has none."""
+    method, policy = CMORL(training=ONGOING, **settings), state([1.0, 1.0], bounds, target)
     for _ in range(400):
         v = policy["dual"][:, :2]
         exact = oracle(REWARDS, v / v.sum(), 0.5 / float(v.sum())).rewards
         policy["dual"] = method._move(exact[:, None, None], {}, policy)
     assert float(policy["dual"][0, 1 - target]) == pytest.approx(wanted, abs=2e-3)
-    assert float(policy["dual"][0, target]) == 1
+    assert float(policy["dual"][0, 3 - target]) == pytest.approx(wanted, abs=2e-3)
+    assert policy["dual"][0, [target, 2 + target]].tolist() == [1, 1]
+
+
+def test_the_penalty_keeps_multipliers_from_swinging_where_policies_lag_behind() -> None:
+    """Policies go a fortieth of the way to what v asks for, with rewards of about unit variance, from far inside."""
+    bounds = [0.0, 3 * 0.75]
+
+    def ended(penalty: float | None) -> tuple[float, float]:
+        method, policy = CMORL(penalty=penalty, training=ma.Training(steps=200)), state([1.0, 0.5], bounds, 0)
+        followed = torch.tensor([[0.0, 2.0]], dtype=torch.float64)  # all for the other objective
+        for _ in range(200):
+            exact = oracle(3 * REWARDS, followed / followed.sum(), 0.5 / float(followed.sum())).rewards
+            policy["dual"] = method._move(exact[:, None, None], {}, policy)
+            followed = followed + (policy["dual"][:, :2] - followed) / 40
+        return float(policy["dual"][0, 3]), float(exact[0, 1])
+
+    wanted = constrained(3 * REWARDS, np.array([1.0, 0.0]), 0.5, np.array([-np.inf, bounds[1]])).weights[1]
+    multiplier, reached = ended(None)
+    assert multiplier == pytest.approx(float(wanted), abs=0.1) and reached == pytest.approx(bounds[1], abs=0.05)
+    assert abs(ended(0.0)[1] - bounds[1]) > 0.1
 
 
 @pytest.mark.parametrize("solver", ["lagrangian", "barrier"])
 def test_multipliers_of_a_violated_bound_climb_to_a_limit(solver: Any) -> None:
-    method, policy = CMORL(solver=solver, rate=1.0), state([1.0, 1.0], [0.0, 0.5], 0)
+    method, policy = CMORL(solver=solver, rate=1.0, training=ONGOING), state([1.0, 1.0], [0.0, 0.5], 0)
     climbed = []
     for _ in range(400):
         policy["dual"] = method._move(torch.tensor([[[[0.9, 0.2]]]], dtype=torch.float64), {}, policy)
-        climbed.append(float(policy["dual"][0, 1]))
-    assert climbed == sorted(climbed) and climbed[9] == pytest.approx(4, abs=0.3)
+        climbed.append(float(policy["dual"][0, 3]))
+    assert climbed == sorted(climbed) and climbed[9] == pytest.approx(4, abs=0.4)
     assert policy["dual"][0, :2].tolist() == [1, 100]
 
 
