@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any, final
 
 
@@ -58,6 +59,7 @@ class Options:
         threads: of every numerical library.
         rounds: measured rounds; None leaves it to the script.
         seed: of models, data and adapters.
+        save: file of what long trainings came to; what it has is not run again.
     """
 
     quick: bool = False
@@ -66,14 +68,21 @@ class Options:
     threads: int = 1
     rounds: int | None = None
     seed: int = 0
+    save: Path | None = None
 
     def repeats(self, quick: int, usual: int) -> int:
         """Returns the number of measured rounds."""
         return self.rounds or (quick if self.quick else usual)
 
 
-def parse(description: str, arguments: Sequence[str] | None = None) -> Options:
-    """Returns the options of a benchmark script, and fixes the number of threads before any library starts its own."""
+def parse(description: str, arguments: Sequence[str] | None = None, saves: bool = False) -> Options:
+    """Returns the options of a benchmark script, and fixes the number of threads before any library starts its own.
+
+    Args:
+        description: of the script.
+        arguments: of the command line; the process's own when None.
+        saves: whether the script has trainings that are worth keeping.
+    """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--quick", action="store_true", help="less work, under 90 seconds on one core")
     parser.add_argument("--full", action="store_true", help="also the larger models (minutes)")
@@ -81,6 +90,10 @@ def parse(description: str, arguments: Sequence[str] | None = None) -> Options:
     parser.add_argument("--threads", type=int, default=1, help="threads of the numerical libraries (default 1)")
     parser.add_argument("--rounds", type=int, help="measured rounds")
     parser.add_argument("--seed", type=int, default=0, help="of models, data and adapters (default 0)")
+    if saves:
+        parser.add_argument(
+            "--save", type=Path, metavar="FILE", help="keep outcomes there; what it has is not run again"
+        )
     options = Options(**vars(parser.parse_args(arguments)))
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = str(options.threads)

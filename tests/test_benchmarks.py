@@ -16,7 +16,21 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import ablation, common, decode, front, gpu, head, memory, on_policy, oracle, startup, sweep, workload
+from benchmarks import (
+    ablation,
+    common,
+    decode,
+    front,
+    gpu,
+    head,
+    memory,
+    on_policy,
+    one_token,
+    oracle,
+    startup,
+    sweep,
+    workload,
+)
 from benchmarks import elicit as elicitation
 from benchmarks import methods as method_shares
 from benchmarks import search as searches
@@ -352,7 +366,7 @@ def test_method_rows_are_the_middle_and_the_extremes_of_the_seeds(monkeypatch: p
     from moalign.comparison import embedded as comparison
     from moalign.comparison.outcomes import Outcome
 
-    def outcomes(seed: int, names: list[str], on_method: object) -> list[Outcome]:
+    def outcomes(seed: int, names: list[str], save: Path | None, on_method: object) -> list[Outcome]:
         return [
             Outcome(
                 method=name, seed=seed, shares=(0.8 + 0.1 * seed, 1.0), hypervolume=(1.0, 1.0, 1.0),
@@ -370,9 +384,19 @@ def test_method_rows_are_the_middle_and_the_extremes_of_the_seeds(monkeypatch: p
     assert rows["DPA"].verdict == "holds" and rows["MaxMin"].value == 0.85
 
 
+def test_only_the_minimax_of_the_group_losses_has_all_of_their_fall() -> None:
+    """The base has nothing of it, and the best policy of either group alone less than half."""
+    small = one_token.small_problem(0)
+    liked = [np.array(objective.reward([], small.words)) for objective in small.problem.objectives]
+    assert one_token.loss_share(small, np.zeros(len(small.words))) == pytest.approx(0, abs=1e-9)
+    assert all(one_token.loss_share(small, own / one_token.BETA) < 0.5 for own in liked)
+    between = [one_token.loss_share(small, s * (liked[0] + liked[1])) for s in np.linspace(0.2, 1.2, 11)]
+    assert 0.8 < max(between) <= 1 + 1e-6  # the groups lose alike, so even weights are near the fair ones
+
+
 def test_the_small_problem_of_the_methods_knows_every_token() -> None:
     """All tokens have all the probability, rewards are those of the words, and labels those of the rewards."""
-    small = method_shares.small_problem(0)
+    small = one_token.small_problem(0)
     _, base, rewards = small.known(small.said)
     assert float(base.exp().sum()) == pytest.approx(1, abs=1e-5)
     assert rewards[0, :3].tolist() == [[0, 0]] * 3 and small.known(small.written)[2].equal(rewards[:, 3:])
