@@ -16,7 +16,7 @@ from moalign.figures.people import GroupUtility, User, people_places
 from moalign.figures.quality import DataSet, RewardQuality
 from moalign.figures.sidecar import Fact
 from moalign.figures.text import between, measured, rounded
-from moalign.figures.tuner import Field, Tried
+from moalign.figures.tuner import Field, Tried, log_ticks
 from moalign.front import Front, Point, wilson
 from tests.test_figures import make_front
 
@@ -134,6 +134,13 @@ def test_axes_are_inverted_and_brushed_within_their_ends() -> None:
     assert kl.range[0] > kl.range[1] and weight.constraintrange is None
     assert kl.constraintrange is None  # no policy is that near
     assert [list(pair) for pair in helpful.constraintrange] == [[0.5, helpful.range[1]]] and helpful.name == "helpful"
+
+
+def test_ticks_of_a_logarithmic_axis_are_few_and_round() -> None:
+    assert log_ticks(0.1, 1.0) == [0.1, 0.2, 0.5, 1.0]
+    assert log_ticks(1e-3, 1e-2) == [0.001, 0.002, 0.005, 0.01]
+    assert log_ticks(1e-4, 1e-2) == [1e-4, 3e-4, 1e-3, 3e-3, 1e-2]
+    assert len(log_ticks(1e-9, 1.0)) <= 6 and log_ticks(0.32, 0.41) == [0.32, 0.41]
 
 
 def test_of_a_crowd_only_many_points_are_left_to_the_graphics_card() -> None:

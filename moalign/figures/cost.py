@@ -87,7 +87,7 @@ def cost_figure(views: Sequence[FrontView], *, oracle: bool = True) -> go.Figure
     count = len(first.objectives)
     columns = min(count, _COLUMNS)
     rows = math.ceil(count / columns)
-    figure = make_subplots(rows=rows, cols=columns, horizontal_spacing=0.08, vertical_spacing=0.2 / rows)
+    figure = make_subplots(rows=rows, cols=columns, horizontal_spacing=0.1, vertical_spacing=0.2 / rows)
     for j, name in enumerate(first.objectives):
         place = {"row": j // columns + 1, "col": j % columns + 1}
         if oracle and first.oracle is not None:

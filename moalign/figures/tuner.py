@@ -145,7 +145,7 @@ def contour_figure(tuning: Tuning, x: str, y: str, height: int = 400) -> go.Figu
     axes = [[_unscaled(fields[n], s) for s in side] for n in (x, y)]
     contour = go.Contour(x=axes[0], y=axes[1], z=grid, colorscale=list(SCALE), colorbar=bar, hoverinfo="skip")
     figure = go.Figure(contour.update(line={"width": 0.6}, connectgaps=False))
-    marker = {"size": 8, "color": LIGHT.page, "line": {"width": 1.6, "color": "#1b1f27"}}
+    marker = {"size": 8, "color": LIGHT.page, "line": {"width": 1.6, "color": LIGHT.text}}
     dots = go.Scatter(x=[t.values[x] for t in done], y=[t.values[y] for t in done], mode="markers", marker=marker)
     figure.add_trace(dots.update(hovertext=[_text(tuning, t) for t in done], hoverinfo="text", showlegend=False))
     themed(figure, "", height)
@@ -162,7 +162,9 @@ def importance_figure(tuning: Tuning, height: int = 260) -> go.Figure:
     figure = go.Figure()
     for position, (of, shares) in enumerate(known.items()):
         values = [shares.get(name, 0.0) for name in names]
-        bars = go.Bar(x=values, y=[_short(name) for name in names], orientation="h", name=label(of), hoverinfo="skip")
+        bars = go.Bar(
+            x=values, y=[short_name(name) for name in names], orientation="h", name=label(of), hoverinfo="skip"
+        )
         bars.update(marker={"color": STUDY_COLORS[position % len(STUDY_COLORS)]})
         errors = tuning.importance_sd.get(of)
         if errors:
@@ -209,16 +211,31 @@ def search_figure(tuning: Tuning, height: int = 300) -> go.Figure:
     )
 
 
-def _short(name: str) -> str:
+def short_name(name: str) -> str:
     """Returns a field's name for an axis: that it is the method's goes without saying."""
     return label(name.removeprefix("method."))
 
 
 def _axis(field: Field) -> dict[str, object]:
-    axis: dict[str, object] = {"title_text": _short(field.name), "type": "log" if field.log else "linear"}
+    axis: dict[str, object] = {"title_text": short_name(field.name), "type": "log" if field.log else "linear"}
     if field.options:
         axis |= {"tickvals": list(range(len(field.options))), "ticktext": [label(name) for name in field.options]}
+    elif field.log:
+        ticks = log_ticks(field.low, field.high)
+        axis |= {"tickvals": ticks, "ticktext": [number(tick, 1) for tick in ticks], "minor": {"showgrid": False}}
     return axis
+
+
+def log_ticks(low: float, high: float, most: int = 6) -> list[float]:
+    """Returns round numbers from `low` to `high` for a logarithmic axis: 1, 2, 5, or 1, 3, or 1 of each decade."""
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for digits in ((1, 2, 5), (1, 3), (1,)):
+        ticks = [float(f"{digit}e{decade}") for decade in decades for digit in digits]
+        ticks = [tick for tick in ticks if low * (1 - 1e-9) <= tick <= high * (1 + 1e-9)]
+        if len(ticks) <= most:
+            break
+    step = -(-len(ticks) // most)
+    return ticks[::step] if len(ticks) > 1 else [low, high]
 
 
 def _scaled(field: Field, value: float) -> float:

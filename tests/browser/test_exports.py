@@ -119,3 +119,15 @@ def test_pictures_of_all_figures_arrive(page: Page) -> None:
     click(page, "SVG")
     drawing = arrived(page, "moalign-1.svg").read_text()
     assert drawing.startswith("<svg") and "KL (nats" in drawing and "<script" not in drawing
+
+
+@pytest.mark.parametrize(("path", "drawn"), [("/kl", ".trace"), ("/parallel", ".parcoords .axis")])
+def test_paper_gets_plots_of_its_own_width(page: Page, path: str, drawn: str) -> None:
+    page.open(f"{path}?study=plane")
+    page.until(lambda: page.js(f"return document.querySelectorAll('#main {drawn}').length"), "a plot")
+    wide = "return document.querySelector('#main .js-plotly-plot .svg-container').getBoundingClientRect().width"
+    before = page.js(wide)
+    page.js("window.dispatchEvent(new Event('beforeprint'))")
+    page.until(lambda: page.js(wide) <= 661 < before, "a plot for paper")
+    page.js("window.dispatchEvent(new Event('afterprint'))")
+    page.until(lambda: page.js(wide) == pytest.approx(before, abs=2), "the plot as it was")

@@ -4,6 +4,7 @@
 (() => {
   const QUIET = 1500; // milliseconds without mouse or key before the page may refresh
   const PATIENCE = 1500; // milliseconds after which the page follows a click without its drawer
+  const PAPER = 660; // pixels of a plot on a sheet of A4 or letter
   const root = document.documentElement;
   let held = false;
   let busyUntil = 0;
@@ -288,6 +289,18 @@
       window.Plotly.downloadImage(plot, { format, width, height, scale: 2, filename: `moalign-${position + 1}` });
     });
   };
+
+  // Paper is narrower than most windows. Plots are drawn anew for it, but for those that a graphics card draws too late.
+  const drawnFor = (width) => {
+    document.querySelectorAll("#main .js-plotly-plot").forEach((plot) => {
+      const now = plot._fullLayout?.width;
+      const look = width ? { width: `${now}px`, zoom: Math.min(1, width / now) } : { width: "", zoom: "" };
+      if (plot.querySelector("canvas")) Object.assign(plot.closest(".graph").style, look);
+      else if (now) window.Plotly.relayout(plot, width ? { width, autosize: false } : { width: null, autosize: true });
+    });
+  };
+  window.addEventListener("beforeprint", () => drawnFor(PAPER));
+  window.addEventListener("afterprint", () => drawnFor(null));
 
   const follow = (event, link) => {
     if (event.button || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return; // to a tab of its own

@@ -73,7 +73,9 @@ def _facts(context: Context) -> Any:
         share = ""
         if view.oracle is not None and view.oracle.hypervolume > 0:
             share = f"{view.hypervolume.value / view.oracle.hypervolume:.1%} of the {view.oracle.curve.label}"
-        items.append(fact("Hypervolume", str(view.hypervolume), share or "95% interval over prompts"))
+        value, _, interval = str(view.hypervolume).partition(" ")
+        note = f"95% over prompts {interval}" if interval else ""
+        items.append(fact("Hypervolume", value, "; ".join(part for part in (note, share) if part)))
     spent = [t.finished - t.started for t in study.trials if t.started and t.finished]
     if spent:
         begin = min(t.started for t in study.trials if t.started)

@@ -11,7 +11,7 @@ from dash import html
 from moalign.figures import Tuning, contour_figure, importance_figure, search_figure, slice_figure
 from moalign.figures.style import message_figure
 from moalign.figures.text import number, visible
-from moalign.figures.tuner import Tried
+from moalign.figures.tuner import Tried, short_name
 from moalign_dashboards.context import Context, Page
 from moalign_dashboards.parts import card, empty, graph, link, panel, select, table
 
@@ -25,12 +25,16 @@ def _tuning(context: Context) -> Tuning | None:
 def _layout(context: Context) -> Sequence[Any]:
     tuning = _tuning(context)
     if tuning is None:
+        found = f"{context.study.name}-tuning"
+        where: Any = html.Code(visible(found))
+        if found in context.library.names():
+            where = link(found, context.state.link("/tuning", study=found, trials=None, within=None, trial=None))
         return [
             empty(
                 "This study was not tuned.",
                 "Slices, contours, importance and the history appear once fields of the method were searched.",
-                html.Span(["It reads ", html.Code(str(context.study.folder / Tuning.FILE)), ", which ",
-                           html.Code("moalign tune"), " and ", html.Code("moalign.tune(...)"), " write."]),
+                html.Span([html.Code("moalign tune"), " and ", html.Code("moalign.tune(...)"),
+                           " search, and write what they find into a study of its own, ", where, "."]),
             )
         ]  # fmt: skip
     rows = (len(tuning.fields) + 2) // 3
@@ -54,14 +58,14 @@ def _layout(context: Context) -> Sequence[Any]:
 
 def _pair(context: Context, tuning: Tuning) -> tuple[str, str]:
     names = [field.name for field in tuning.fields] or [""]
-    return context.state.choice("x", names), context.state.choice("y", names, names[-1])
+    return context.state.choice("x", names), context.state.choice("y", names, names[min(1, len(names) - 1)])
 
 
 def _controls(context: Context) -> Any:
     tuning = _tuning(context)
     if tuning is None:
         return None
-    names = {field.name: field.name for field in tuning.fields}
+    names = {field.name: short_name(field.name) for field in tuning.fields}
     x, y = _pair(context, tuning)
     return [select("x", "x", names, x), select("y", "y", names, y)]
 
@@ -79,7 +83,7 @@ def _trials(context: Context) -> Any:
         state = visible(trial.state or "–") + (" · on the front" if trial.on_front else "")
         why, made = visible(trial.proposed_by or "–"), _made(context, trial, known)
         rows.append((str(trial.number), made, state, why, *values, *reached, number(trial.value)))
-    fields = [field.name for field in tuning.fields]
+    fields = [short_name(field.name) for field in tuning.fields]
     header = ("trial", "policies", "state", "proposed by", *fields, *measured, tuning.objective)
     return table(header, rows, texts=(1, 2, 3))
 

@@ -70,7 +70,8 @@ def _figure(context: Context) -> go.Figure:
     figure.update_layout(title=None, dragmode="lasso")
     if len(view.objectives) == 3:  # the name of the first objective stands where the legend would
         figure.update_layout(legend={"orientation": "v", "x": 0, "xref": "paper", "y": 1, "yref": "paper"})
-    return figure if len(view.objectives) > 3 else figure.update_layout(margin={"t": 64})
+    top = {2: 40, 3: 64}.get(len(view.objectives))
+    return figure if top is None else figure.update_layout(margin={"t": top})
 
 
 def _probe(context: Context) -> Any:
