@@ -131,7 +131,7 @@ def small_methods() -> dict[str, Any]:
         "MORLHF": MORLHF(beta=BETA, **on_policy(64)),
         "C-MORL": CMORL(
             initial=MORLHF(beta=BETA, **on_policy(64)), lattice=1, centre=True, keep=0.5, measured=(2, 2048),
-            **on_policy(64),
+            **on_policy(64, 300),
         ),
         "DPA": DPA(
             iterations=1, sampling=many, best_of=16, first_directions=512, prefix="", words=words, training=paired()
