@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from moalign.policy.adapters import AdapterStack
 from moalign.policy.engine import Engine
 from moalign.policy.on_policy import Rollouts
 from moalign.policy.train import constant
+from moalign.store.workspace import FolderWorkspace
 from moalign.weights import grid
 from tests.methods.enumerable import BETA, PROMPT, all_answers, problem, short_training
 
@@ -199,3 +201,18 @@ def test_refusals() -> None:
     with pytest.raises(ma.DefinitionError, match="solver must be"):
         CMORL(solver="newton")  # type: ignore[arg-type]
     assert Rollouts().reuse == 1
+
+
+def test_extensions_go_on_with_their_multipliers_where_they_were_stopped(tmp_path: Path) -> None:
+    """Stopped in the third step of the extensions, they end with the bits of an unbroken run."""
+    study, settings = problem(), short_training(steps=6)
+    method = CMORL(initial=MORLHF(beta=BETA, **settings), lattice=1, extended=1, measured=(2, 8), **settings)
+    weights, plain = grid(2, 2), {"seed": 0, "device": "cpu"}
+    whole = method.fit(study, weights, Engine(study.policy, **plain))
+    workspace, calls, steps = FolderWorkspace(tmp_path), iter([False] * 8 + [True]), []
+    with pytest.raises(KeyboardInterrupt):
+        method.fit(study, weights, Engine(study.policy, workspace=workspace, should_stop=lambda: next(calls), **plain))
+    again = Engine(study.policy, workspace=workspace, on_step=lambda n, r, s: steps.append((n, r.step)), **plain)
+    policies = method.fit(study, weights, again)
+    assert steps[0] == ("cmorl-1", 4)
+    assert policies.stack.matrix.equal(whole.stack.matrix) and policies.facts == whole.facts
