@@ -1,7 +1,9 @@
 """Elicitation: a person's preference weights from a few comparisons, and the policy to serve them."""
 
-from moalign.elicit.elicitation import Answer, Choice, Elicitation, Question, Response
-from moalign.elicit.posterior import AnswerModel, Posterior, choice_gain, information_gain, posterior
+from moalign.elicit.answers import Answer, AnswerModel
+from moalign.elicit.elicitation import Choice, Elicitation, Question, Response
+from moalign.elicit.gains import choice_gain, information_gain
+from moalign.elicit.posterior import Posterior, posterior
 
 __all__ = [
     "Answer",

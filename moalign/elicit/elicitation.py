@@ -9,21 +9,22 @@ print(talk.choice)
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, final
+from typing import Any, final
 
 import numpy as np
 
 from moalign.arrays import FloatArray, as_matrix
-from moalign.elicit.posterior import AnswerModel, Posterior, choice_gain, information_gain, posterior
+from moalign.elicit.answers import ANSWERS, GRADED, PLAIN, Answer, AnswerModel
+from moalign.elicit.gains import choice_gain, information_gain
+from moalign.elicit.posterior import Posterior, posterior
 from moalign.errors import DefinitionError, StoreError
 from moalign.results import load_front
 from moalign.store import Store, StudyStore, load_generations
 
-Answer: TypeAlias = Literal["first", "second", "equal"]
-ANSWERS: dict[Answer, float] = {"first": 1.0, "second": 0.0, "equal": 0.5}
 QUESTIONS = 2000  # pairs of responses among which the next question is chosen
 SAMPLES = 2  # responses per prompt and policy that may be asked about
 DRAWS = 512  # particles behind an expected gain
@@ -133,9 +134,7 @@ class Elicitation:
         self.differences: FloatArray = rewards[:, 0] - rewards[:, 1]
         given = model or AnswerModel()
         spread = float(np.mean(np.ptp(rewards.reshape(-1, len(self.objectives)), axis=0))) or 1.0
-        self.model = AnswerModel(
-            rationality=given.rationality / spread, lapse=given.lapse, concentration=given.concentration
-        )
+        self.model = replace(given, rationality=given.rationality / spread, threshold=given.threshold * spread)
         self.answers: list[tuple[int, Answer]] = []
         self._posterior: Posterior | None = None
 
@@ -169,23 +168,23 @@ class Elicitation:
         """What is known of the person's weights."""
         if self._posterior is None:
             rows = [number for number, _ in self.answers]
-            given = np.array([ANSWERS[answer] for _, answer in self.answers])
+            given = [answer for _, answer in self.answers]
             self._posterior = posterior(self.model, self.differences[rows], given, self.seed)
         return self._posterior
 
-    def _utilities(self) -> FloatArray:
+    def _utilities(self, people: Posterior) -> FloatArray:
         """Returns every policy's utility for every particle, in units of that person's range [particles, policies].
 
         A person's choice does not depend on the unit of their utility, and nothing else makes persons comparable.
         """
-        utilities: FloatArray = self.posterior.weights @ self.values.T
+        utilities: FloatArray = people.weights @ self.values.T
         span = np.ptp(utilities, axis=1, keepdims=True)
         return utilities / np.where(span > 0, span, 1.0)
 
     @property
     def choice(self) -> Choice:
         """The policy with the largest expected utility, and its uncertainty."""
-        utilities = self._utilities()
+        utilities = self._utilities(self.posterior)
         best = int(utilities.mean(axis=0).argmax())
         top = utilities.max(axis=1)
         probability = float((utilities[:, best] >= top - 1e-12).mean())
@@ -208,7 +207,8 @@ class Elicitation:
         """Returns the question whose answer tells the most; None when the choice is stable.
 
         The first seven tell the most about the weights, later ones gain the most for the choice of the policy. Before
-        much is known, hardly any single answer changes the choice, and its gain says little.
+        much is known, hardly any single answer changes the choice, and its gain says little. A person who has graded
+        an answer is expected to grade the next ones.
 
         Args:
             past_stable: ask on even so, until no question is left.
@@ -219,20 +219,29 @@ class Elicitation:
         open_ones = [i for i in range(len(self.questions)) if i not in asked]
         if not open_ones:
             return None
-        weights, differences = self.posterior.weights[:DRAWS], self.differences[open_ones]
-        gain = information_gain(self.model, weights, differences)
+        people = self.posterior.some(DRAWS)
+        graded = any(answer in GRADED for _, answer in self.answers)
+        probability = self.model.probability(
+            GRADED if graded else PLAIN, self.differences[open_ones], people.weights, people.thresholds
+        )
+        gain = information_gain(probability)
         if len(self.answers) >= LEARNING:
-            gain = TIE * gain + choice_gain(self.model, weights, differences, self._utilities()[:DRAWS])
+            gain = TIE * gain + choice_gain(probability, self._utilities(people))
         return self.questions[open_ones[int(gain.argmax())]]
 
     def answer(self, question: Question, answer: Answer) -> None:
         """Takes an answer into account.
 
+        Args:
+            question: of this dialogue.
+            answer: "first", "second" or "equal"; or, which says more, "clearly first", "slightly first", "slightly
+                second" or "clearly second". Where a person draws the line between clearly and slightly is inferred.
+
         Raises:
-            DefinitionError: a question of another dialogue, or an answer that is none of "first", "second", "equal".
+            DefinitionError: a question of another dialogue, or an answer that is none of these.
         """
         if answer not in ANSWERS:
-            raise DefinitionError(f'The answer must be "first", "second" or "equal", got {answer!r}.')
+            raise DefinitionError(f"The answer must be one of {', '.join(map(repr, ANSWERS))}, got {answer!r}.")
         if question not in self.questions:
             raise DefinitionError("This question is not one of this dialogue's.")
         self.answers.append((self.questions.index(question), answer))
@@ -257,20 +266,19 @@ class Elicitation:
 def generated_questions(
     records: StudyStore, trials: Sequence[int], objectives: Sequence[str], seed: int
 ) -> Iterable[Question]:
-    """Yields pairs of different responses of two policies to one held-out prompt, at most 2000, in random order."""
-    by_prompt: dict[str, list[Response]] = {}
+    """Yields pairs of different responses of these policies to one held-out prompt, at most 2000, in random order.
+
+    A text that several policies gave counts once, as the first one's, so that no question comes twice.
+    """
+    by_prompt: dict[str, dict[str, Response]] = {}
     for trial in trials:
         for row in load_generations(records, trial):
             if row["sample"] < SAMPLES:
-                rewards = tuple(float(row["rewards"][name]) for name in objectives)
-                by_prompt.setdefault(row["prompt"], []).append(Response(row["response"], rewards, trial))
+                text, rewards = row["response"], tuple(float(row["rewards"][name]) for name in objectives)
+                by_prompt.setdefault(row["prompt"], {}).setdefault(text, Response(text, rewards, trial))
     rng = np.random.default_rng([seed, 42])
     pairs = [
-        (prompt, a, b)
-        for prompt, responses in by_prompt.items()
-        for i, a in enumerate(responses)
-        for b in responses[:i]
-        if a.text != b.text and a.trial != b.trial
+        (prompt, a, b) for prompt, texts in by_prompt.items() for a, b in itertools.combinations(texts.values(), 2)
     ]
     for place in rng.permutation(len(pairs))[:QUESTIONS]:
         prompt, a, b = pairs[place]
