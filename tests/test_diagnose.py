@@ -66,6 +66,7 @@ def test_the_command_prints_all_of_it(folder: Path, records: StudyStore) -> None
     assert shown.exit_code == 0, shown.output
     assert "at equal length" in shown.stdout and "distance between rewards" in shown.stdout
     assert "vowels as a proxy of short: rank correlation" in shown.stdout
+    assert max(map(len, shown.stdout.splitlines())) <= 80
     facts = json.loads(CliRunner().invoke(app, [*arguments, "--json"]).stdout)
     assert [p["trial"] for p in facts["policies"]] == [0, 1, 2] and len(facts["reward_distances"]) == 2
     assert facts["proxy_check"]["choice"]["loss"] >= 0

@@ -58,20 +58,26 @@ def _facts(found: Diagnosis, check: ProxyCheck | None) -> dict[str, Any]:
 
 def _print_policies(found: Diagnosis) -> None:
     front = found.front
-    shown = [f"win_{name}" for name in front.objectives]
-    shown += ["win", "win_length_controlled", "characters", "distinct_2", "self_bleu"]
-    shown = [name for name in shown if any(name in point.columns for point in front)]
-    titles = {"win_length_controlled": "at equal length", "distinct_2": "distinct-2", "self_bleu": "self-BLEU"}
-    rows = []
-    for point in front:
-        values = [point.columns.get(name, math.nan) for name in shown]
-        kl = [number(v) for v in (point.kl, point.columns["kl_k1"], point.columns["kl_k3"])]
-        rows.append([str(point.trial), *kl, *map(number, values)])
-    print_table(["trial", "KL", "k1", "k3", *(titles.get(name, name.replace("win_", "win ")) for name in shown)], rows)
-    say("KL in nats per response: exact per token, and estimated from log-probs (k1 noisy, k3 never negative)")
-    say("win: share of wins against the reference policy on the same prompts, in each objective and in the own weights")
+    titles = {"kl_k1": "k1", "kl_k3": "k3", "distinct_2": "distinct-2", "self_bleu": "self-BLEU"}
+    names = [*titles, "characters"]
+    rows = [[str(p.trial), number(p.kl), *(number(p.columns.get(n, math.nan)) for n in names)] for p in front]
+    print_table(["trial", "KL", *titles.values(), "characters"], rows)
+    say("KL in nats per response, exact per token; estimates k1 (noisy), k3 (never < 0)\n")
+    wins = {f"win_{name}": name for name in front.objectives}
+    wins |= {"win": "own weights", "win_length_controlled": "at equal length"}
+    wins = {name: title for name, title in wins.items() if any(name in p.columns for p in front)}
+    print_table(
+        ["trial", *wins.values()], [[str(p.trial), *(_share(p.columns.get(n, math.nan)) for n in wins)] for p in front]
+    )
+    say("share of wins against the reference policy on the same prompts")
+    if "win_length_controlled" in wins:
+        say("at equal length: length taken out of the wins; near 0 or 1 it extrapolates")
     if found.gamed:
         say(f"trials {', '.join(map(str, found.gamed))}: length explains much of the win rate")
+
+
+def _share(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.3f}"
 
 
 def _print_rewards(found: Diagnosis) -> None:
@@ -79,7 +85,8 @@ def _print_rewards(found: Diagnosis) -> None:
         say("distances between the rewards need two samples per prompt: Evaluation(samples=2)")
         return
     names = found.front.objectives
-    say("\ndistance between rewards on the reference's responses: 0 ranks policies alike, 1.41 unrelated, 2 opposite")
+    say("\ndistance between rewards on the reference's responses:")
+    say("0 ranks policies alike, 1.41 unrelated, 2 opposite")
     rows = [[name, *(number(float(v)) for v in row)] for name, row in zip(names, found.reward_distances, strict=True)]
     print_table(["", *names], rows)
 
