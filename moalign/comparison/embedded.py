@@ -111,20 +111,18 @@ def compare(
     if unknown:
         raise DefinitionError(f"unknown method {unknown[0]!r}; compare knows {', '.join(known)}.")
     saved = [] if save is None else load_outcomes(save)
-    done = {(o.method, o.settings): o for o in saved if o.seed == seed}
-    study, facts = toy_study(seed), toy_facts(seed)
-    problem = replace(study.problem, prompts=load_prompts(list(facts.split.train)))
-    found = []
-    for name in chosen:
-        settings = fingerprint(describe(known[name]))
-        if (name, settings) in done:
-            found.append(done[name, settings])
-            continue
+    settings = {name: fingerprint(describe(known[name])) for name in chosen}
+    found = {o.method: o for o in saved if o.seed == seed and o.settings == settings.get(o.method)}
+    missing = [name for name in chosen if name not in found]
+    if missing:
+        study, facts = toy_study(seed), toy_facts(seed)
+        problem = replace(study.problem, prompts=load_prompts(list(facts.split.train)))
+    for name in missing:
         weights = WEIGHTS if name not in ("MaxMin", "GroupDPO") else np.full((1, 3), 1 / 3)
         [outcome] = contest(
             {name: (known[name], weights)}, problem, seed, partial(judge, facts), on_method=on_method, on_step=on_step
         )
-        found.append(replace(outcome, settings=settings))
+        found[name] = replace(outcome, settings=settings[name])
         if save is not None:
-            save_outcome(save, found[-1])
-    return found
+            save_outcome(save, found[name])
+    return [found[name] for name in chosen]
