@@ -13,7 +13,7 @@ Needs: what stage 1 needs, prompts, and a reward for every objective.
 Differs from the paper and its code: thresholds keep a share of what a policy has above a nadir, since a share of a
 negative return would demand an improvement; the barrier acts on the measured return, where the code's term has no
 gradient in expectation; extensions of one policy all start from it; learning rates start anew; shortfalls are penalised
-on top of multipliers (augmented Lagrangian; as proportional control of arXiv 2007.03964), which otherwise swing.
+on top of multipliers (`multipliers.py`), which otherwise swing.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from torch import Tensor
 from moalign.arrays import FloatArray
 from moalign.errors import DefinitionError
 from moalign.front import hypervolume
+from moalign.methods import multipliers
 from moalign.methods.archive import Archive
 from moalign.methods.base import Method, PolicySet, WeightSpace
 from moalign.methods.measuring import Measured, measure
@@ -45,10 +46,8 @@ from moalign.scoring import Scorer
 from moalign.store import describe
 from moalign.weights import grid
 
-LARGEST_MULTIPLIER = 1e2  # beyond, a constraint is as good as infeasible and the policy only chases it
 FIRST_MULTIPLIER = 0.5  # at most; larger ones raise what the bounds protect, until the policy samples nothing else
 PENALTY, RATE = 4.0, 0.2  # of a shortfall and of the multipliers, in units of beta
-MEMORY = 0.8  # of the running means of rewards that shortfalls are read from
 MARGIN = 0.1  # the hypervolume's corner lies this share of the range below the worst rewards
 
 
@@ -210,48 +209,31 @@ class CMORL:
             "target": target,
             "bounds": bounds,
             "beta": np.full(len(target), self.initial.kl_strength),
-            "dual": np.concatenate([first, first, bounds, np.zeros((len(first), 1))], axis=1),
+            "dual": multipliers.started(first),
         }
         facts = describe({"method": self, "objectives": problem.objectives})
         stack = engine.train_on_policy(
             name, prompts, Scorer(problem, engine), self._utility, columns, self.training, self.rollouts, facts,
             start=start, move=self._move,
         )  # fmt: skip
-        objectives = target.shape[1]
-        return stack, engine.dual(name)[:, objectives : 2 * objectives]
+        return stack, multipliers.reached(engine.dual(name), target.shape[1])
 
     def _move(self, rewards: Tensor, columns: Mapping[str, Tensor], policy: Mapping[str, Tensor]) -> Tensor:
-        """Returns v, the multipliers with 1 for the target, running mean rewards, and batches seen, after a batch.
-
-        Multipliers go down the dual g(lambda), whose gradient is the slack. The policies see where a step as long as
-        the penalty would end: the gradient of the augmented Lagrangian, which damps multipliers and moves no optimum.
-        """
-        batch = rewards.mean(dim=(1, 2))  # [policies, objectives]
-        m, beta, count = batch.shape[-1], policy["beta"][:, None], policy["dual"][:, -1:]
-        _, multipliers, mean, _ = torch.tensor_split(policy["dual"], (m, 2 * m, 3 * m), dim=-1)
-        kept = MEMORY * (1 - MEMORY**count) / (1 - MEMORY ** (count + 1))  # of a mean without bias
-        mean = kept * mean + (1 - kept) * batch
-        short = policy["bounds"] - mean
+        """Returns the state of the multipliers after a batch of rewards."""
+        beta, state = policy["beta"][:, None], policy["dual"]
         rate = RATE * beta if self.rate is None else torch.full_like(beta, self.rate)
-        rate = rate * self.training.rate(int(count.max()), peak=1)
-        penalty = PENALTY * beta if self.penalty is None else torch.full_like(beta, self.penalty)
-        raised = policy["target"] > 0
-        v = self._stepped(multipliers, short, penalty).masked_fill(raised, 1)
-        multipliers = self._stepped(multipliers, short, rate).masked_fill(raised, 1)
-        return torch.cat([v, multipliers, mean, count + 1], dim=-1)
-
-    def _stepped(self, multipliers: Tensor, short: Tensor, size: Tensor) -> Tensor:
-        """Returns multipliers after a step along the shortfall and the proximal step of what keeps them in range.
-
-        That is lambda >= 0, or the barrier's -log(lambda) / sharpness, at whose optimum lambda is
-        1 / (sharpness * slack).
-        """
-        moved = multipliers + size * short
-        inward = 4 * size / self.sharpness if self.solver == "barrier" else 0.0
-        return ((moved + (moved.square() + inward).sqrt()) / 2).clamp(max=LARGEST_MULTIPLIER)
+        return multipliers.moved(
+            state,
+            rewards.mean(dim=(1, 2)),
+            policy["bounds"],
+            policy["target"] > 0,
+            rate=rate * self.training.rate(int(state[:, -1].max()), peak=1),
+            penalty=PENALTY * beta if self.penalty is None else torch.full_like(beta, self.penalty),
+            sharpness=self.sharpness if self.solver == "barrier" else None,
+        )
 
     def _utility(self, rewards: Tensor, policy: Mapping[str, Tensor]) -> Tensor:
-        v = policy["dual"][:, : rewards.shape[-1]]
+        v = multipliers.seen(policy["dual"], rewards.shape[-1])
         if self.constant_ratio:
             v = v / v.sum(-1, keepdim=True)
         return (rewards * v[:, None, None]).sum(-1)

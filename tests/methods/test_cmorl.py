@@ -31,7 +31,7 @@ ONGOING = ma.Training(steps=400, warmup=0.0, schedule=constant)  # whose rates n
 
 def state(v: list[float], bounds: list[float], target: int) -> dict[str, torch.Tensor]:
     return {
-        "dual": torch.tensor([[*v, *v, *bounds, 0.0]], dtype=torch.float64),
+        "dual": torch.tensor([[*v, *v, 0.0, 0.0, 0.0]], dtype=torch.float64),
         "bounds": torch.tensor([bounds], dtype=torch.float64),
         "beta": torch.tensor([0.5], dtype=torch.float64),
         "target": torch.eye(2, dtype=torch.float64)[[target]],
