@@ -26,6 +26,7 @@ from moalign.store.cache import cache_root
 from moalign.store.fingerprint import describe, fingerprint
 
 Matrix = NDArray[np.float32]
+PIECE = 512  # texts between two writes to the cache
 
 
 @final
@@ -100,10 +101,11 @@ class Embedding:
         cache = self._cache()
         found = cache.get(list(dict.fromkeys(keys))) if cache else {}
         wanted = {key: parts for key, parts in zip(keys, whole, strict=True) if key not in found}
-        if wanted:
-            new = dict(zip(wanted, self._embed(list(wanted.values())), strict=True))
+        for start in range(0, len(wanted), PIECE):
+            some = list(wanted)[start : start + PIECE]
+            new = dict(zip(some, self._embed([wanted[key] for key in some]), strict=True))
             if cache:
-                cache.put(new)
+                cache.put(new)  # what is done stays done when the rest is interrupted
             found |= new
         return np.stack([found[key] for key in keys]) if keys else np.zeros((0, self.trunk().width), np.float32)
 

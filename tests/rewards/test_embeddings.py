@@ -12,6 +12,7 @@ import transformers
 
 from moalign.errors import DataWarning, DefinitionError, ModelError, StoreError
 from moalign.rewards import Embedding
+from moalign.rewards import embeddings as embeddings_module
 from moalign.rewards import trunk as trunk_module
 from moalign.store import describe
 from tests.rewards.test_reward_model import build, byte_tokenizer, ids_of
@@ -107,6 +108,27 @@ def test_a_text_is_embedded_once_per_model_and_setting(tmp_path: Path, monkeypat
             other(TEXTS)
     with pytest.raises(TypeError):  # a pair is not the text of its response
         again([""], ["Why?"])
+
+
+def test_what_is_embedded_survives_an_interruption(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Five texts in pieces of two, stopped at the third piece; the next call embeds the last text alone."""
+    texts = ["one", "two", "three", "four", "five"]
+    embed = Embedding(build(tmp_path / "m", "bert"), cache=tmp_path)
+    expected = Embedding(embed.source, cache=False)(texts)
+    monkeypatch.setattr(embeddings_module, "PIECE", 2)
+    asked: list[int] = []
+    inner = Embedding._embed
+
+    def counting(self: Embedding, some: list[tuple[str, ...]]) -> np.ndarray:
+        asked.append(len(some))
+        if len(asked) == 3:
+            raise KeyboardInterrupt
+        return inner(self, some)
+
+    monkeypatch.setattr(Embedding, "_embed", counting)
+    with pytest.raises(KeyboardInterrupt):
+        embed(texts)
+    assert embed(texts) == pytest.approx(expected, abs=1e-5) and asked == [2, 2, 1, 1]
 
 
 def test_another_model_has_another_cache_and_a_copy_has_the_same(tmp_path: Path) -> None:
