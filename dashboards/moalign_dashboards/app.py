@@ -14,12 +14,11 @@ from dash import ALL, MATCH, ClientsideFunction, Dash, Input, Output, State, htm
 from moalign.errors import MoalignError, StoreError
 from moalign.figures import recoloured, visible
 from moalign.figures.style import DARK, message_figure
-from moalign_dashboards import exports, guard, scripts, shell
-from moalign_dashboards.context import Context, Page
+from moalign_dashboards import arrange, exports, guard, scripts, shell
+from moalign_dashboards.context import Context
 from moalign_dashboards.drawer import Drawer, drawer
 from moalign_dashboards.library import Library
 from moalign_dashboards.pages import PAGES
-from moalign_dashboards.parts import empty
 from moalign_dashboards.state import State as Address
 from moalign_dashboards.words import tree, words
 
@@ -152,7 +151,7 @@ def _server_callbacks(app: Dash, library: Library, votes: Path) -> None:
         try:
             here = context(path, search)
         except StoreError as error:
-            return pages, [], words(_without_study(library, state, str(error))), "none"
+            return pages, [], words(arrange.without_study(library, state, str(error))), "none"
         known = f"{state.path} {here.study.name} {here.study.view is not None} {here.study.objectives}"
         known += f" {bool(here.study.view and here.study.view.trials)}"
         page = _PAGE_OF.get(state.path)
@@ -160,7 +159,7 @@ def _server_callbacks(app: Dash, library: Library, votes: Path) -> None:
             known += library.beside(here.study.name)
         if known == shape:
             return pages, tree(shell.top(here)), no_update, no_update
-        return pages, tree(shell.top(here)), words(_arranged(page, here)), known
+        return pages, tree(shell.top(here)), words(arrange.arranged(page, here)), known
 
     @app.callback(
         Output("drawer-facts", "tree"), Output("drawer-curve", "children"), Output("drawer-texts", "tree"),
@@ -235,40 +234,3 @@ def _zoom(figure: go.Figure, kept: Any) -> None:
     for axis, ends in ranges.items():
         if re.fullmatch(r"[xy]axis\d*", axis) and axis in figure.layout:
             figure.layout[axis].update(range=ends, autorange=False)
-
-
-def _arranged(page: Page | None, here: Context) -> list[Any]:
-    if page is None:
-        return [empty("There is no such page.", "Choose one at the left.")]
-    title = html.Div([html.H1(page.name), html.P(page.about)], className="title")
-    if page.needs_front and (here.study.view is None or not here.study.view.trials):
-        return [title, _waiting(here)]
-    return [title, *page.layout(here)]
-
-
-def _waiting(here: Context) -> Any:
-    progress = here.study.progress
-    if progress == "running":
-        return empty("The first policies are still being trained.", "This page fills by itself when one is evaluated.")
-    if progress == "failed":
-        return empty(
-            "All policies of this study failed.",
-            "The overview says why.",
-            command=f"moalign retry {here.study.name} --failed",
-        )
-    return empty(
-        "No policy of this study has been evaluated.",
-        "Run its file again: it continues where it stopped.",
-        command="moalign run studies/NAME.py",
-    )
-
-
-def _without_study(library: Library, state: Address, reason: str) -> Any:
-    names = library.names()
-    if state.study is None and not names:
-        return empty(
-            "No studies yet",
-            f"{library.root.absolute()} holds none. This page notices when the first one appears.",
-            command="moalign demo",
-        )
-    return shell.gone(state.study, names, str(library.root), reason)

@@ -102,6 +102,18 @@ def test_tables_and_the_report_arrive_with_what_is_selected(page: Page) -> None:
     page.open("/")
 
 
+def test_keys_alone_take_a_table_away(page: Page) -> None:
+    page.open(f"/parallel?study={STUDY}")
+    page.see("4 of 4 policies", "#top")
+    (page.downloads / f"{STUDY}.csv").unlink(missing_ok=True)
+    page.js("document.querySelector('#top select').focus()")
+    focused = "return document.activeElement.textContent"
+    for name in ("Tab", "Enter", "Tab", "Enter"):  # to the menu, into it, and its first entry
+        page.key(name)
+    assert page.js(focused).startswith("CSV")
+    assert len(arrived(page, f"{STUDY}.csv").read_text().splitlines()) == 5
+
+
 def test_pictures_of_all_figures_arrive(page: Page) -> None:
     page.open("/kl?study=plane")
     page.until(lambda: len(page.points()) >= 7, "points")

@@ -43,7 +43,7 @@ def test_typed_ranges_select_brush_and_stay_in_the_address(page: Page, folder: P
     page.driver.execute_cdp_cmd("Input.insertText", {"text": "0.2"})
     wanted = {trial for trial, value in values(folder, 0).items() if value >= 0.2}
     page.until(lambda: read_trials(option(page, "trials")) == wanted, "the policies from 0.2 on")
-    page.until(lambda: page.js(AXES)["vowels"][0] == pytest.approx(0.2), "a brush on the axis")
+    page.until(lambda: page.js(AXES).get("vowels", [0])[0] == pytest.approx(0.2), "a brush on the axis")
     assert page.js(field) == ["vowels", "from"] and 0 < len(wanted) < 10
     page.key("Tab")
     page.driver.execute_cdp_cmd("Input.insertText", {"text": "1.5"})

@@ -4,7 +4,6 @@
 (() => {
   const QUIET = 1500; // milliseconds without mouse or key before the page may refresh
   const PATIENCE = 1500; // milliseconds after which the page follows a click without its drawer
-  const PAPER = 660; // pixels of a plot on a sheet of A4 or letter
   const root = document.documentElement;
   let held = false;
   let busyUntil = 0;
@@ -77,7 +76,7 @@
     if (!trials.delete(trial)) trials.add(trial);
     return select([...trials]);
   };
-  window.moalign = { query, go, address, written, linkOf, trialsOf, select };
+  window.moalign = { query, go, address, written, linkOf, trialsOf, select, zoomOf: (key) => zooms[key] ?? {} };
 
   // Texts, and elements as [tag, attributes, ...children]: one component however many words it shows; see words.py.
   const built = (node, place) => {
@@ -214,47 +213,10 @@
   let axesLooked = null;
   let zooms = {};
 
-  // Double-click undoes a selection. Plots come and go, so that they are listened to as they appear.
-  const deselected = () => {
-    const parameters = query();
-    if (parameters.has("trials")) go(select([]));
-  };
-  // A space reports a click only if it was drawn anew while the button was down, which a slow machine may not manage.
-  const under = new WeakMap(); // plot -> what the mouse is over
-  let answered = 0;
-  let pressed = [0, 0];
-  const inSpace = (event) => {
-    const plot = event.target.closest?.(".gl-container")?.closest("#main .js-plotly-plot");
-    const still = Math.hypot(event.clientX - pressed[0], event.clientY - pressed[1]) < 4;
-    if (plot?._fullLayout?.scene && under.has(plot) && still && Date.now() - answered > 1000) plot.emit("plotly_click", under.get(plot));
-  };
-
-  // A drawing that was asked for before another tool was chosen brings back the old one.
-  const retooled = (plot) => {
-    const { page, name } = JSON.parse(plot.closest('[id^="{"]')?.id ?? "{}");
-    const kept = zooms[`${page} ${name}`] ?? {};
-    const layout = plot._fullLayout;
-    const tools = { dragmode: layout.dragmode, "scene.dragmode": layout.scene?.dragmode };
-    Object.entries(tools).forEach(([part, now]) => {
-      if (now !== undefined && kept[part] !== undefined && kept[part] !== now) window.Plotly.relayout(plot, { [part]: kept[part] });
-    });
-  };
-  setInterval(() => {
-    document.querySelectorAll("#main .js-plotly-plot:not([data-heard])").forEach((plot) => {
-      if (typeof plot.on !== "function") return;
-      plot.dataset.heard = "";
-      plot.on("plotly_deselect", deselected);
-      plot.on("plotly_afterplot", () => retooled(plot));
-      plot.on("plotly_hover", (event) => { under.set(plot, event); });
-      plot.on("plotly_unhover", () => { under.delete(plot); });
-      plot.on("plotly_click", () => { answered = Date.now(); });
-    });
-  }, 300);
-
   // ------------------------------------------------------------------------------------------------ mouse and keys
 
   const busy = () => { busyUntil = Date.now() + QUIET; };
-  document.addEventListener("mousedown", (event) => { held = true; shift = event.shiftKey; toggling = event.ctrlKey || event.metaKey; pressed = [event.clientX, event.clientY]; busy(); }, true);
+  document.addEventListener("mousedown", (event) => { held = true; shift = event.shiftKey; toggling = event.ctrlKey || event.metaKey; busy(); }, true);
   window.addEventListener("mouseup", () => { held = false; busy(); }, true);
   document.addEventListener("wheel", busy, { capture: true, passive: true });
   document.addEventListener("keydown", busy, true);
@@ -283,25 +245,6 @@
     }, 250);
   });
 
-  const image = (format) => {
-    document.querySelectorAll("#main .js-plotly-plot").forEach((plot, position) => {
-      const { width, height } = plot.getBoundingClientRect();
-      window.Plotly.downloadImage(plot, { format, width, height, scale: 2, filename: `moalign-${position + 1}` });
-    });
-  };
-
-  // Paper is narrower than most windows. Plots are drawn anew for it, but for those that a graphics card draws too late.
-  const drawnFor = (width) => {
-    document.querySelectorAll("#main .js-plotly-plot").forEach((plot) => {
-      const now = plot._fullLayout?.width;
-      const look = width ? { width: `${now}px`, zoom: Math.min(1, width / now) } : { width: "", zoom: "" };
-      if (plot.querySelector("canvas")) Object.assign(plot.closest(".graph").style, look);
-      else if (now) window.Plotly.relayout(plot, width ? { width, autosize: false } : { width: null, autosize: true });
-    });
-  };
-  window.addEventListener("beforeprint", () => drawnFor(PAPER));
-  window.addEventListener("afterprint", () => drawnFor(null));
-
   const follow = (event, link) => {
     if (event.button || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return; // to a tab of its own
     event.preventDefault();
@@ -312,43 +255,11 @@
 
   document.addEventListener("click", (event) => {
     const target = event.target;
-    inSpace(event);
     const inside = target.closest?.("a[data-inside]");
     if (inside) follow(event, inside);
-    const copied = target.closest?.("[data-copy]");
-    if (copied) {
-      const said = (word) => { copied.textContent = word; setTimeout(() => { copied.textContent = "copy"; }, 1200); };
-      const done = navigator.clipboard?.writeText(copied.dataset.copy) ?? Promise.reject(); // absent without https
-      done.then(() => said("copied")).catch(() => {
-        window.getSelection().selectAllChildren(copied.parentElement.querySelector("code"));
-        said(document.execCommand("copy") ? "copied" : "selected");
-      });
-    }
     const chosen = target.closest?.("[data-choose]");
     if (chosen) go(toggled(Number(chosen.dataset.choose)));
-    const drawn = target.closest?.("[data-image]");
-    if (drawn) image(drawn.dataset.image);
-    const ballot = target.closest?.("[data-vote]");
-    if (ballot) vote(ballot);
     const menu = document.querySelector("details.exports[open]");
     if (menu && !menu.contains(target)) menu.open = false;
   });
-
-  const vote = (button) => {
-    const row = button.closest("[data-pair]");
-    const note = row.querySelector(".outcome");
-    fetch("/vote", {
-      method: "POST",
-      headers: { "Content-Type": "application/json" },
-      body: JSON.stringify({ ...JSON.parse(row.dataset.pair), choice: button.dataset.vote }),
-    })
-      .then((answer) => answer.json())
-      .then((line) => {
-        if (line.error !== undefined) { note.textContent = line.error; return; }
-        row.querySelectorAll("[data-vote]").forEach((other) => { other.disabled = true; });
-        button.classList.add("chosen");
-        note.textContent = `left was trial ${line.left}, right was trial ${line.right}`;
-      })
-      .catch((error) => { note.textContent = `not recorded: ${error}`; });
-  };
 })();
