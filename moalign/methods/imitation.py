@@ -51,8 +51,12 @@ class Candidates:
 
     @property
     def usable(self) -> np.ndarray:
-        """Returns which responses are whole and not blank; where a prompt has none of them, all of its responses."""
-        good = self.finished & np.array([bool(text.strip()) for text in self.texts])
+        """Returns which responses are whole and not blank; where a prompt has none of them, all of its responses.
+
+        Where most responses were cut at the longest length, as continuations are, a cut one is as good as a whole one.
+        """
+        whole = self.finished | (self.finished.mean() < 0.5)
+        good = whole & np.array([bool(text.strip()) for text in self.texts])
         return good | ~np.isin(self.prompt_of, self.prompt_of[good])
 
     @property

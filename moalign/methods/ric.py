@@ -25,7 +25,7 @@ from moalign.arrays import FloatArray
 from moalign.errors import DefinitionError
 from moalign.methods.base import PolicySet, WeightSpace
 from moalign.methods.imitation import Candidates, Example, fine_tune, sampled_candidates
-from moalign.methods.serving import Conditioned, ScoreMap, ScoreText, words_problems
+from moalign.methods.serving import Conditioned, Place, ScoreMap, ScoreText, words_problems
 from moalign.policy.engine import Engine
 from moalign.policy.generate import Sampling
 from moalign.policy.train import Training, constant
@@ -47,7 +47,9 @@ class RiC:
         edge: scores are asked for up to this quantile from either end of those seen, in (0, 0.5); beyond it, too few
             were seen for the policy to know them. With "reached" the mean of this share of the best responses.
         mapping: from weights to scores, see `moalign.methods.serving.ScoreText`.
-        suffix: what stands between the scores and the response.
+        place: of the scores, "after" the prompt as in the paper, or "before" it where responses continue the prompt in
+            mid-text, as stories do.
+        suffix: what follows the scores.
         names: short names for the tags; those of the objectives when empty.
         words: words of the model's vocabulary that stand for scores from low to high instead of tags and digits, for
             models that have never read digits.
@@ -62,6 +64,7 @@ class RiC:
     quantile: float = 0.7
     edge: float = 0.02
     mapping: ScoreMap = "reached"
+    place: Place = "after"
     suffix: str = "\n"
     names: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
@@ -78,6 +81,8 @@ class RiC:
             wrong.append(f"RiC edge must be in (0, 0.5), got {self.edge}.")
         if self.mapping not in get_args(ScoreMap):
             wrong.append(f"RiC mapping must be one of {', '.join(get_args(ScoreMap))}, got {self.mapping!r}.")
+        if self.place not in get_args(Place):
+            wrong.append(f"RiC place must be one of {', '.join(get_args(Place))}, got {self.place!r}.")
         wrong += words_problems("RiC", self.words)
         if wrong:
             raise DefinitionError(wrong)
@@ -118,7 +123,7 @@ class RiC:
         seen = scores[offline.usable]
         names = self.names or problem.names
         reached = reached_scores(seen, directions, self.edge)
-        writer = ScoreText(names, low, high, self.suffix, self.words, self.mapping, reached)
+        writer = ScoreText(names, low, high, self.suffix, self.words, self.mapping, reached, self.place)
         examples = _examples(shown, offline, scores, writer, offline.usable)
         facts = describe({"training": self.training})
         stack = fine_tune("ric-offline", examples, self.training, engine, facts)

@@ -175,12 +175,13 @@ class DirectionText:
 
 
 ScoreMap = Literal["reached", "linf", "l2", "linear"]
+Place = Literal["before", "after"]
 
 
 @final
 @dataclass(frozen=True)
 class ScoreText:
-    """Writes wanted scores behind the prompt: " <helpful> 1.3 <brief> -0.4".
+    """Writes wanted scores behind the prompt, or before it: " <helpful> 1.3 <brief> -0.4".
 
     Attributes:
         names: of the objectives, in the order of the weights.
@@ -192,6 +193,7 @@ class ScoreText:
             min(k w_i, 1) of their range; "l2": at w_i / |w|_2; "linear": at w_i. "reached": the one of `reached` that
             is worth most, max_s w . s.
         reached: scores that responses had, one vector after the other.
+        place: of the scores; "before" suits prompts that the response continues in mid-text.
 
     Source: arXiv 2402.10207 and its code, whose default is "linf" and whose evaluation uses "l2"; "reached" is not
     from there.
@@ -204,6 +206,7 @@ class ScoreText:
     words: tuple[str, ...] = ()
     mapping: ScoreMap = "l2"
     reached: tuple[float, ...] = ()
+    place: Place = "after"
 
     def __call__(self, weights: FloatArray) -> PromptText:
         return self.write(self.wanted(weights))
@@ -226,17 +229,21 @@ class ScoreText:
         if self.words:
             low, span = np.array(self.low), np.maximum(np.array(self.high) - self.low, 1e-9)
             level = np.rint(np.clip((scores - low) / span, 0, 1) * (len(self.words) - 1)).astype(int)
-            return PromptText(after=f" {' '.join(self.words[n] for n in level)}{self.suffix}")
-        tags = " ".join(f"<{name}> {score + 0.0:.1f}" for name, score in zip(self.names, scores.tolist(), strict=True))
+            tags = " ".join(self.words[n] for n in level)
+        else:
+            named = zip(self.names, scores.tolist(), strict=True)
+            tags = " ".join(f"<{name}> {score + 0.0:.1f}" for name, score in named)
+        if self.place == "before":
+            return PromptText(before=f"{tags}{self.suffix}")
         return PromptText(after=f" {tags}{self.suffix}")
 
     def read(self, text: PromptText) -> FloatArray:
         """Returns the scores that were written, those that the words stand for."""
+        words = (text.before if self.place == "before" else text.after).removesuffix(self.suffix).split()
         if self.words:
-            level = [self.words.index(word) for word in text.after.removesuffix(self.suffix).split()]
+            level = [self.words.index(word) for word in words]
             span = np.array(self.high) - np.array(self.low)
             return np.asarray(np.array(self.low) + span * np.array(level) / (len(self.words) - 1))
-        words = text.after.removesuffix(self.suffix).split()
         return np.array([float(word) for word in words[1::2]])
 
 

@@ -64,6 +64,15 @@ def test_only_the_direction_counts() -> None:
         assert best_of(rewards, np.array([0]), scale * at(40)[None]).tolist() == [2]
 
 
+def test_cut_responses_count_where_most_are_cut() -> None:
+    """A cut response loses against whole ones; where being cut is the rule, it may win."""
+    rewards, best = [[0.1, 0.0], [0.2, 0.0], [0.9, 0.0], [0.3, 0.0]], np.array([0])
+    mostly_whole = candidates(rewards, [0] * 4, finished=np.array([True, True, False, True]))
+    mostly_cut = candidates(rewards, [0] * 4, finished=np.array([True, False, False, False]))
+    assert best_of(mostly_whole, best, at(0)[None]).tolist() == [3]
+    assert best_of(mostly_cut, best, at(0)[None]).tolist() == [2]
+
+
 def test_best_of_n() -> None:
     """The largest v . r; the opposite direction picks the smallest; a shift of a prompt's rewards changes nothing."""
     rewards = [[1.0, 0.0], [0.2, 0.9], [0.6, 0.6], [0.0, 0.0], [5.0, 5.0]]

@@ -39,6 +39,14 @@ def test_words_can_stand_for_scores() -> None:
     assert writing.read(writing.write(np.array([1.9, -2.1]))).tolist() == [2.0, -2.0]
 
 
+def test_scores_can_stand_before_the_prompt() -> None:
+    for writing in (writer(place="before"), writer(place="before", words=tuple("abcde"), suffix=". ")):
+        text = writing.write(np.array([2.0, -4.0]))
+        assert text("Once upon") == ("d a. Once upon" if writing.words else "<a> 2.0 <b> -4.0\nOnce upon")
+        assert writing.read(text).tolist() == [2.0, -4.0]
+        assert from_json(to_json(Conditioned(writing))) == Conditioned(writing)
+
+
 @pytest.mark.parametrize(
     ("weights", "wanted"), [((0.5, 0.5), (1.7, 1.7)), ((0.8, 0.2), (3.8, -2.1)), ((0.3, 0.7), (-0.8, 3.4))]
 )
@@ -151,5 +159,5 @@ def test_responses_of_pairs_join_the_offline_data() -> None:
 
 def test_refusals() -> None:
     with pytest.raises(ma.DefinitionError) as caught:
-        RiC(iterations=-1, quantile=1.0, edge=0.0, mapping="best")  # type: ignore[arg-type]
-    assert len(caught.value.problems) == 4 and "must be one of reached, linf, l2, linear" in str(caught.value)
+        RiC(iterations=-1, quantile=1.0, edge=0.0, mapping="best", place="inside")  # type: ignore[arg-type]
+    assert len(caught.value.problems) == 5 and "must be one of reached, linf, l2, linear" in str(caught.value)
