@@ -22,9 +22,10 @@ import numpy as np
 from moalign.arrays import FloatArray
 from moalign.errors import DefinitionError, NumericsWarning
 from moalign.methods.base import PolicySet, WeightSpace
+from moalign.methods.conditioning import DirectionText, unit, words_problems
 from moalign.methods.directions import Directions, Orthant
 from moalign.methods.imitation import Candidates, Example, fine_tune, sampled_candidates
-from moalign.methods.serving import Conditioned, DirectionText, unit, words_problems
+from moalign.methods.serving import Conditioned
 from moalign.policy.adapters import AdapterStack
 from moalign.policy.engine import Engine
 from moalign.policy.generate import Sampling

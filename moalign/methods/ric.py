@@ -24,8 +24,9 @@ import numpy as np
 from moalign.arrays import FloatArray
 from moalign.errors import DefinitionError
 from moalign.methods.base import PolicySet, WeightSpace
+from moalign.methods.conditioning import Place, ScoreMap, ScoreText, words_problems
 from moalign.methods.imitation import Candidates, Example, fine_tune, sampled_candidates
-from moalign.methods.serving import Conditioned, Place, ScoreMap, ScoreText, words_problems
+from moalign.methods.serving import Conditioned
 from moalign.policy.engine import Engine
 from moalign.policy.generate import Sampling
 from moalign.policy.train import Training, constant
@@ -46,7 +47,7 @@ class RiC:
         quantile: a sample is kept if at least one of its scores reaches this quantile of its objective, in [0, 1).
         edge: scores are asked for up to this quantile from either end of those seen, in (0, 0.5); beyond it, too few
             were seen for the policy to know them. With "reached" the mean of this share of the best responses.
-        mapping: from weights to scores, see `moalign.methods.serving.ScoreText`.
+        mapping: from weights to scores, see `moalign.methods.conditioning.ScoreText`.
         place: of the scores, "after" the prompt as in the paper, or "before" it where responses continue the prompt in
             mid-text, as stories do.
         suffix: what follows the scores.

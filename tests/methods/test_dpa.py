@@ -10,10 +10,10 @@ import moalign as ma
 from moalign.data.prompt_text import PromptText
 from moalign.errors import NumericsWarning
 from moalign.methods import DPA
+from moalign.methods.conditioning import DirectionText
 from moalign.methods.directions import Cone, Orthant
 from moalign.methods.dpa import best_of, iteration_facts
 from moalign.methods.imitation import Candidates
-from moalign.methods.serving import DirectionText
 from moalign.policy.engine import Engine
 from tests.methods.conditioning import expected_rewards, problem
 

@@ -13,8 +13,8 @@ from moalign.comparison import exact as judged
 from moalign.comparison.exact import WEIGHTS
 from moalign.data import toy
 from moalign.demo import ToyFacts, toy_facts
+from moalign.methods.conditioning import ScoreText
 from moalign.methods.ric import asked_directions, reached_scores
-from moalign.methods.serving import ScoreText
 from moalign.oracle import best_of_n_kl, policy_values
 
 pytestmark = pytest.mark.slow  # needs the tiny language model

@@ -11,8 +11,9 @@ import pytest
 
 import moalign as ma
 from moalign.methods import RiC
+from moalign.methods.conditioning import ScoreText
 from moalign.methods.ric import reached_scores, wanted_scores
-from moalign.methods.serving import Conditioned, ScoreText, from_json, to_json
+from moalign.methods.serving import Conditioned, from_json, to_json
 from moalign.policy.engine import Engine
 from tests.methods.conditioning import along, expected_rewards, problem
 
