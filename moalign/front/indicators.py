@@ -43,13 +43,14 @@ def hypervolume(
         DefinitionError: shapes disagree, values are not finite, or `unattained="raise"` and no point counts.
     """
     matrix, reference = _with_reference_point(points, reference_point)
-    if unattained != "ignore" and len(matrix):
+    volume = _moocore.hypervolume(matrix, reference)
+    if volume == 0 and len(matrix) and unattained != "ignore":
         problem = unattained_problem(matrix, reference)
         if problem and unattained == "raise":
             raise DefinitionError(problem)
         if problem:
             warnings.warn(problem, NumericsWarning, stacklevel=2)
-    return _moocore.hypervolume(matrix, reference)
+    return volume
 
 
 def hypervolume_contributions(points: ArrayLike, reference_point: ArrayLike) -> Float[np.ndarray, " points"]:
