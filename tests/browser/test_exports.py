@@ -143,3 +143,14 @@ def test_paper_gets_plots_of_its_own_width(page: Page, path: str, drawn: str) ->
     page.until(lambda: page.js(wide) <= 661 < before, "a plot for paper")
     page.js("window.dispatchEvent(new Event('afterprint'))")
     page.until(lambda: page.js(wide) == pytest.approx(before, abs=2), "the plot as it was")
+
+
+def test_no_button_and_no_link_leaves_the_machine(page: Page) -> None:
+    """The bar of a figure can upload it ("Share chart"), and carries a link of its maker, unless it is told not to."""
+    buttons = "return [...document.querySelectorAll('#main .modebar-btn')].map((one) => one.dataset.title)"
+    for path in ("/front?study=exact&view=2d", "/front?study=exact&view=3d"):
+        page.open(path)
+        titles = page.until(lambda: page.js(buttons), "the bar of a figure")
+        assert "Download plot as a PNG" in " ".join(titles), titles
+        assert not [title for title in titles if any(word in title.lower() for word in ("cloud", "share", "plotly"))]
+        assert not page.js("return [...document.links].filter((link) => link.origin !== location.origin).length")
