@@ -8,6 +8,7 @@ counted beside it. Settings were chosen on held-out prompts other than the 128 t
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, final
@@ -71,14 +72,21 @@ def contenders(steps: int = STEPS) -> dict[str, Method]:
         "DPA": DPA(
             iterations=1,
             sampling=many,
-            best_of=16,
+            best_of=8,
             first_directions=32,
             prefix="",
             words=WORDS,
-            training=training(5, batch_size=32, learning_rate=1e-3),
+            training=training(5, batch_size=32, learning_rate=3e-4),
         ),
         "RiC": RiC(
-            sampling=base, quantile=0.9, words=WORDS[:5], training=training(5, batch_size=32, learning_rate=1e-3)
+            iterations=3,
+            sampling=ma.Sampling(samples=16, max_new_tokens=NEW_TOKENS),
+            quantile=0.9,
+            place="before",  # words between the opening and its continuation would end the story
+            suffix=" ",
+            words=WORDS[:5],
+            training=training(2.5, batch_size=32, learning_rate=5e-4),
+            online=replace(training(2.25, batch_size=32, learning_rate=5e-4), warmup=0.0),
         ),
     }
 
