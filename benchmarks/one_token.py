@@ -137,7 +137,7 @@ def small_methods() -> dict[str, Any]:
             iterations=1, sampling=many, best_of=16, first_directions=512, prefix="", words=words, training=paired()
         ),
         "RiC": RiC(
-            iterations=2, sampling=many, quantile=0.9, words=words[:5], training=paired(100), online=paired(100)
+            iterations=2, sampling=many, quantile=0.9, words=words[:5], training=paired(), online=paired()
         ),
         "MaxMin": MaxMin(beta=BETA, rate=0.1, **on_policy(256, 300)),
         "GroupDPO": GroupDPO(beta=BETA, rate=0.5, training=paired()),
