@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from moalign.losses.policy_gradient import clipped_policy_gradient, penalised_rewards
-from moalign.methods import CMORL, MODPO, GroupDPO, MaxMin
+from moalign.methods import CMORL, MODPO, GroupDPO, MaxMin, multipliers
 from moalign.methods.morlhf import weighted_reward
 from moalign.oracle import constrained, maximin, oracle, policy_values
 from moalign.policy.train import Training
@@ -110,12 +110,10 @@ def test_extensions_of_cmorl_end_at_the_constrained_optimum(solver: Any) -> None
     parent = oracle(REWARDS, even, BETA, log_base=LOG_BASE).rewards[0].numpy()
     start = (LOG_BASE + REWARDS.mean(-1) / BETA).log_softmax(-1)
     bounds, target = np.tile(parent - 0.15, (OBJECTIVES, 1)), np.eye(OBJECTIVES)
-    first = np.ones_like(target)
     columns = doubles(
-        target=target, bounds=bounds, beta=np.full(OBJECTIVES, BETA),
-        dual=np.concatenate([first, first, np.zeros((OBJECTIVES, 1))], axis=1),
-    )  # fmt: skip
-    method = CMORL(solver=solver, sharpness=50.0, rate=0.2)
+        target=target, bounds=bounds, beta=np.full(OBJECTIVES, BETA), dual=multipliers.started(np.ones_like(target))
+    )
+    method = CMORL(solver=solver, sharpness=50.0, rate=0.2, training=Training(steps=1000))
     log_policy = ascended(method._utility, columns, start, method._move, steps=1000)
     found = policy_values(log_policy, REWARDS, log_base=LOG_BASE)
     for k in range(OBJECTIVES):
