@@ -89,7 +89,7 @@ def oracle(
             Logits are off by 2^-16 of their size: with rewards of unit spread and beta 0.1 that moves expected rewards
             by less than 1e-3 at the worst prompt, and means by 1e-5. No gain in speed where it was measured: keys are a
             few numbers wide, which matrix units cannot use. A CPU needs two to three times as long, an H100 ten times.
-        chunk: weights handled at once; None bounds the results held at once near half a million numbers, on an
+        chunk: weights handled at once; None bounds the results held at once near a million numbers, on an
             accelerator 67 million.
 
     Raises:

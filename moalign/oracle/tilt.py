@@ -17,14 +17,14 @@ from moalign.errors import DefinitionError
 from moalign.oracle.attention import attention, twofold
 from moalign.oracle.candidates import Candidates
 
-CHUNK_ELEMENTS = 1 << 19  # prompts x weights x width of the results held at once: 2 MiB in float32
+CHUNK_ELEMENTS = 1 << 20  # prompts x weights x width of the results held at once: 4 MiB in float32
 CHUNK_ELEMENTS_ACCELERATOR = 1 << 26  # where short chunks leave the device waiting for the host
 WRITTEN_ELEMENTS = 1 << 21  # weights x prompts x candidates of the form that stores probabilities
 PROMPTS_AT_ONCE = 64  # on a CPU where only means are asked for: keeps chunks of weights long, which the kernel likes
 IMPOSSIBLE = -1e4  # a finite log-probability whose exponential is zero: -inf times a padded zero would be NaN
 SMALL_REACH = 0.1  # largest |query . reward| below which log Z is so near zero that absolute rounding would show
 LARGE_REACH = 1e3  # and above which an impossible candidate could be mistaken for a possible one
-WIDTH = 8  # numbers per key on a CPU, whose fused kernel wants equal, even head sizes
+WIDTH = 16  # numbers per key on a CPU: its fused kernel wants equal head sizes, and is slower with fewer
 
 
 class Tilt(NamedTuple):
@@ -104,7 +104,7 @@ def chunks(weights: int, candidates: Candidates, chunk: int | None, *, covarianc
     Args:
         weights: how many there are.
         candidates: what is tilted.
-        chunk: length of the slices; None bounds the results at half a million numbers, on an accelerator at 67 million.
+        chunk: length of the slices; None bounds the results at a million numbers, on an accelerator at 67 million.
         covariance: whether second moments are computed, too.
 
     Raises:
