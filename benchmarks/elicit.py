@@ -5,10 +5,10 @@ the simplex and answer by Bradley-Terry with rationality lambda. Regret is count
 which utilities span at most one, and the person's own range of utilities, which is about 0.4 of that. The promise of
 0.015 is one on the scaled range; the own range is the stricter unit.
 
-Plain answers ("first", "second") with lambda 10 do not reach 0.015 of the own range. Two rows say how far other
-answers go. Graded answers ("clearly" or "slightly") come from people who draw the line between the two where they like,
-log-normally around a fifth of the range; the line is inferred. And questions about any two points of the unit cube are
-the most different pairs that could be written, where the others compare two of the policies.
+Plain answers ("first", "second") with lambda 10 do not reach 0.015 of the own range, and their row reads BELOW. Two
+further rows say how far other answers go. Graded answers ("clearly" or "slightly") come from people who draw the line
+between the two where they like, log-normally around a fifth of the range; the line is inferred. And questions about any
+two points of the unit cube are the most different pairs that could be written, where the others compare two policies.
 
 A row's interval is over the people: two standard errors, or a bootstrap for ratios.
 """
@@ -92,11 +92,8 @@ def regret_rows(people: int, rationality: float, seed: int) -> list[Row]:
                 continue
             plain = way == "informed"
             bounds = [MOST / max(m, 1e-6) for m in (mean, mean + 2 * error, mean - 2 * error)]
-            promised = plain and (unit == UNITS[0] or rationality > 10)
             title = what if plain else f"{what}, {'graded answers' if way == 'graded' else 'any pair of the unit cube'}"
-            rows.append(
-                Row(title, f"{MOST} / regret", *(round(float(v), 3) for v in bounds), 1.0 if promised else None)
-            )
+            rows.append(Row(title, f"{MOST} / regret", *(round(float(v), 3) for v in bounds), 1.0 if plain else None))
         informed, random = lost["informed"], lost["random"]
         ratios = random[draws].mean(axis=1) / np.maximum(informed[draws].mean(axis=1), 1e-9)
         values = (random.mean() / informed.mean(), *np.quantile(ratios, [0.025, 0.975]))
