@@ -34,9 +34,9 @@ def as_matrix(values: ArrayLike, name: str, *, finite: bool = True) -> FloatArra
     if array.ndim != 2:
         hint = f"one row is written [{[float(v) for v in array[:3]]}]" if array.ndim == 1 else "rows are points"
         raise DefinitionError(f"{name} must have two dimensions (rows, columns), got shape {array.shape}; {hint}.")
-    bad = ~np.isfinite(array) if finite else np.isnan(array)
-    if bad.any():
-        rows = np.flatnonzero(bad.any(axis=1))
+    good = np.isfinite(array) if finite else ~np.isnan(array)
+    if not good.all():
+        rows = np.flatnonzero(~good.all(axis=1))
         word = "NaN or infinite" if finite else "NaN"
         raise DefinitionError(f"{name} has {word} values in rows {_some(rows)}. Remove or recompute these rows.")
     return array
