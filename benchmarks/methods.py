@@ -3,7 +3,9 @@
 Usual size: the embedded problem, three seeds, one budget for all methods (`moalign compare`), every policy judged on
 all replies to held-out prompts; half an hour a seed on one core. With --save FILE it may run in pieces, and finds what
 `moalign compare --save FILE` has trained. With --quick a problem whose responses are single words, by the same
-measures: there methods with an exact optimum of their own have to come within 5 % of it.
+measures: there methods with an exact optimum of their own have to come within 5 % of it. The usual size also trains
+the best method on a real language model, two seeds at ten minutes each, where `studies/tinystories.py` finds its model;
+what is trained is kept beside FILE.
 
 A row is a share of what the exact optimum gains, median over seeds with the smallest and the largest; for stored
 policies, the number of a lattice's policies over the method's.
@@ -69,6 +71,29 @@ def small_rows(seeds: Sequence[int]) -> list[Row]:
     return rows
 
 
+def story_rows(seeds: Sequence[int], store: Path) -> list[Row]:
+    """Returns the rows of the best method on a real language model: its share, and the gates of its worst policy.
+
+    None where the model and the stories are not to be found (`studies/tinystories.py` says where they are looked for).
+    """
+    from moalign import DefinitionError
+    from studies import story_methods as stories
+
+    try:
+        arena = stories.Arena(store=store)
+    except DefinitionError as error:
+        print(error, file=sys.stderr)
+        return []
+    found = [outcome for seed in seeds for outcome in arena.compare(seed, ["Soups"])]
+    what, of_samples = "Soups on stories", "gain of the best reweighting of base samples of equal KL"
+    loss, unknown = ([max(o.worst[name], 1e-9) for o in found] for name in ("reference_loss", "unknown"))
+    return [
+        _row(what, of_samples, [o.at_equal_kl[0] for o in found], stories.SHARE),
+        _row(f"{what}, loss", f"{stories.LOSS} nats", [stories.LOSS / v for v in loss], 1.0),
+        _row(f"{what}, unknown words", f"{stories.UNKNOWN:.0%}", [stories.UNKNOWN / v for v in unknown], 1.0),
+    ]
+
+
 def _row(what: str, peer: str, values: Sequence[float], floor: float | None) -> Row:
     middle, low, high = (round(v, 3) for v in (statistics.median(values), min(values), max(values)))
     return Row(what, peer, middle, low, high, floor)
@@ -80,7 +105,10 @@ def measure(options: Options) -> list[Row]:
 
     torch.set_num_threads(options.threads)
     seeds = range(options.seed, options.seed + options.repeats(2, 3))
-    return small_rows(seeds) + ([] if options.quick else embedded_rows(seeds, options.save))
+    if options.quick:
+        return small_rows(seeds)
+    store = Path("runs") if options.save is None else options.save.parent
+    return small_rows(seeds) + embedded_rows(seeds, options.save) + story_rows(seeds[:2], store / "_comparison")
 
 
 if __name__ == "__main__":
