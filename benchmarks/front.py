@@ -124,10 +124,10 @@ def _repeated(work: Callable[[], Any], times: int) -> Callable[[], None]:
 
 def measure(options: Options) -> list[Row]:
     """Returns all rows."""
-    rounds = options.repeats(5, 15)
-    rows = []
+    rounds, rows = options.repeats(5, 15), []
+    short = options.repeats(25, 75)  # rounds of some milliseconds, whose ratios scatter
     for objectives, count, repeats in ((2, 1000, 100), (3, 1000, 50), (4, 1000, 5), (2, 10_000, 10), (3, 10_000, 5)):
-        rows += direct_rows(objectives, count, rounds, options.seed, repeats)
+        rows += direct_rows(objectives, count, short, options.seed, repeats)
     rows += [archive_row(m, size, rounds, options.seed, floor) for m, size, floor in ARCHIVES]
     return rows + history_rows(options.repeats(2, 5), options.seed)
 
